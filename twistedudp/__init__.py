@@ -1,0 +1,1 @@
+"""Run and call UDP services on Twisted."""

@@ -1,0 +1,1 @@
+"""The request and response rules of twistedudp, without any I/O."""

@@ -1,0 +1,226 @@
+"""Everything that twistedudp raises on purpose, and what to do about each.
+
+Theory of operation: one root, :class:`TwistedUDPError`, so that ``except TwistedUDPError`` catches all of it, and
+below it a split by *whose fault it was*. A :class:`LocalError` means that you asked for something which cannot be
+done: repeating it will not help. A :class:`RemoteError` means that the peer or the network said no.
+:class:`RequestTimedOut` is nobody's fault that can be proven: nothing came. Attributes are for programs, the text is
+for people.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .address import format_address
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .address import Address
+
+__all__ = [
+    "BroadcastNotSupported",
+    "DatagramTooLarge",
+    "DecodeError",
+    "EncodeError",
+    "ErrorReplyReceived",
+    "HostNotFound",
+    "InvalidAddress",
+    "LocalError",
+    "MethodError",
+    "PeerReflects",
+    "PeerUnreachable",
+    "PluginError",
+    "RemoteError",
+    "RequestAborted",
+    "RequestTimedOut",
+    "ServiceNotRunning",
+    "TooManyRequests",
+    "TwistedUDPError",
+]
+
+
+class TwistedUDPError(Exception):
+    """The root: catching it catches everything that twistedudp raises on purpose."""
+
+
+class LocalError(TwistedUDPError):
+    """You asked for something that cannot be done; nothing was sent."""
+
+
+class InvalidAddress(LocalError, ValueError):
+    """A host, port or ``HOST:PORT`` text that cannot be one."""
+
+
+class EncodeError(LocalError, ValueError):
+    """A value that cannot be sent, or that a peer of ours would refuse to decode.
+
+    Attributes:
+        path: Where in the value the fault is, as text: ``params[0]['name']``.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.reason = reason
+        self.path = path
+
+
+class DatagramTooLarge(LocalError):
+    """The encoded datagram is larger than the limit; split it, or raise the limit at both ends.
+
+    Attributes:
+        size: Bytes that the datagram would have.
+        limit: Bytes that it may have.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the datagram would have {size:,} bytes, {size - limit:,} more than the limit of {limit:,}; "
+            "send less at once or raise max_datagram_size at both ends"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class BroadcastNotSupported(LocalError):
+    """The address is a broadcast address, and a request has one peer; discovery of many is another thing."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} is a broadcast address: a request goes to one server, name that server's own address")
+        self.host = host
+
+
+class ServiceNotRunning(LocalError):
+    """The client service has not been started, or has been stopped.
+
+    The difference to :class:`RequestAborted`: here nothing was sent.
+    """
+
+
+class TooManyRequests(LocalError):
+    """More requests are waiting for their responses than the client's bound allows; send fewer at once."""
+
+
+class PluginError(LocalError):
+    """A protocol plugin that is unknown, broken, named twice, or given options it does not take.
+
+    Attributes:
+        name: The plugin's name as asked for.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+class RemoteError(TwistedUDPError):
+    """The peer or the network said no."""
+
+
+class DecodeError(RemoteError, ValueError):
+    """Bytes from the network that are not what they should be: the only error that decoding raises."""
+
+
+class HostNotFound(RemoteError):
+    """The server's name does not resolve.
+
+    Attributes:
+        host: The name that was looked up.
+    """
+
+    def __init__(self, host: str, reason: str = "") -> None:
+        detail = f" ({reason})" if reason else ""
+        super().__init__(f"the host name {host!r} does not resolve{detail}; check the spelling and the name server")
+        self.host = host
+
+
+class ErrorReplyReceived(RemoteError):
+    """The server answered the call with an error.
+
+    The difference to :class:`RequestTimedOut`: the server is there and has understood the request.
+
+    Attributes:
+        code: The error's code, such as ``"unknown_method"``; empty where a foreign server sent none.
+        message: The error's text.
+        data: What else the server sent with it, or ``None``; a foreign server's error object, whole.
+    """
+
+    def __init__(self, code: str, message: str, data: object = None) -> None:
+        super().__init__(f"{code}: {message}" if code else message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class PeerUnreachable(RemoteError):
+    """The network said that nobody takes datagrams there (an ICMP error that quotes this request).
+
+    The difference to :class:`RequestTimedOut`: there was an answer, from the host or a router, and it came at once.
+
+    Attributes:
+        peer: The address that was asked.
+        reason: What the network said, as text: ``"Connection refused"``.
+    """
+
+    def __init__(self, peer: Address, reason: str) -> None:
+        super().__init__(f"{format_address(peer)} cannot be reached: {reason}; is a server running there?")
+        self.peer = peer
+        self.reason = reason
+
+
+class PeerReflects(RemoteError):
+    """A call came back byte for byte: the peer is an echo server, not an rpc server.
+
+    Attributes:
+        peer: The address that was asked.
+    """
+
+    def __init__(self, peer: Address) -> None:
+        super().__init__(
+            f"{format_address(peer)} sent the request back as it was: an echo server listens there; "
+            "use echo() with it, or serve rpc there"
+        )
+        self.peer = peer
+
+
+class RequestTimedOut(TwistedUDPError, TimeoutError):
+    """No answer came before the deadline.
+
+    It is also a builtin :class:`TimeoutError`; it is neither ``twisted.internet.defer.TimeoutError`` (what
+    ``Deferred.addTimeout`` fails with) nor ``twisted.internet.error.TimeoutError`` (a failed connection).
+
+    Attributes:
+        attempts: Datagrams that were sent for the request; 0 if its server's address was not even known.
+        elapsed: Seconds from the call to this error.
+        peers: The addresses that were tried.
+    """
+
+    def __init__(self, attempts: int, elapsed: float, peers: Sequence[Address] = ()) -> None:
+        where = " from " + ", ".join(map(format_address, peers)) if peers else ""
+        datagrams = "1 datagram" if attempts == 1 else f"{attempts} datagrams"
+        super().__init__(f"no answer{where} within {elapsed:.3g} s, after {datagrams}")
+        self.attempts = attempts
+        self.elapsed = elapsed
+        self.peers = tuple(peers)
+
+
+class RequestAborted(TwistedUDPError):
+    """The client service was stopped while the request was waiting; it may or may not have run."""
+
+
+class MethodError(TwistedUDPError):
+    """Raise this in a method to answer the call with an error of your own.
+
+    The caller's Deferred fails with :class:`ErrorReplyReceived` carrying the same code, message and data.
+
+    Attributes:
+        code: A short stable word for programs.
+        message: A sentence for people.
+        data: Anything that msgpack carries, or ``None``.
+    """
+
+    def __init__(self, code: str, message: str, data: object = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.data = data

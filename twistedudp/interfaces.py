@@ -1,0 +1,64 @@
+"""The interfaces by which twistedudp and other code meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted.internet.interfaces import IListeningPort, IUDPTransport
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from .address import Address
+
+__all__ = ["IDatagramPlugin", "IDatagramPort", "IUnreachableReceiver", "Unreachable"]
+
+
+class Unreachable(NamedTuple):
+    """Why a datagram that was sent did not arrive, as far as the network told (an ICMP error, or a local one)."""
+
+    errno: int
+    """The ``errno`` that the kernel made of it, such as ``ECONNREFUSED``."""
+    reason: str
+    """The same in words, such as ``"Connection refused"``."""
+    icmp_type: int
+    """The ICMP or ICMPv6 type; 0 where the error is the own kernel's."""
+    icmp_code: int
+    reporter: str
+    """The numeric host that sent the ICMP error, a router or the peer; empty where not known."""
+
+
+class IUnreachableReceiver(Interface):
+    """What a ``DatagramProtocol`` may provide beside its own methods, to learn of ICMP errors.
+
+    A port looks for the method, not for the interface, so that a plain class needs no decorator.
+    """
+
+    def peer_unreachable(peer: Address, reason: Unreachable, quoted: bytes) -> None:
+        """A datagram sent to ``peer`` was refused on its way.
+
+        ICMP errors are hints and can be forged (RFC 8085 section 5.2): act only on one that quotes what you sent.
+
+        Args:
+            peer: Where the datagram was sent to.
+            reason: What the network said.
+            quoted: The payload that the error quotes, perhaps cut short by the router.
+        """
+
+
+class IDatagramPort(IListeningPort, IUDPTransport):  # type: ignore[misc]  # these two disagree on getHost's type
+    """What :func:`twistedudp.listen` returns where the reactor has file descriptors."""
+
+    stats = Attribute("The port's counters, a :class:`twistedudp.transport.DatagramStats`.")
+    delivering_to_group = Attribute(
+        "True while a datagram is being delivered that was sent to a broadcast or multicast address."
+    )
+
+
+class IDatagramPlugin(Interface):
+    """What a file in ``twisted/plugins`` holds to offer a protocol to ``twistd udpecho --protocol NAME``."""
+
+    name = Attribute("The name by which users choose it, unique among the installed plugins.")
+    target = Attribute(
+        "'module:Class' of a DatagramProtocol or an RPCMethods; imported only when chosen, after --uid took effect."
+    )
+    description = Attribute("One line that --list-protocols shows.")
