@@ -26,6 +26,7 @@ __all__ = [
     "ErrorReplyReceived",
     "HostNotFound",
     "InvalidAddress",
+    "LimitExceeded",
     "LocalError",
     "MethodError",
     "PeerReflects",
@@ -63,6 +64,10 @@ class EncodeError(LocalError, ValueError):
         super().__init__(f"{path}: {reason}" if path else reason)
         self.reason = reason
         self.path = path
+
+
+class LimitExceeded(EncodeError):
+    """A value of the right kinds that nests too deeply or has too many lists and maps for a peer's decoder."""
 
 
 class DatagramTooLarge(LocalError):
@@ -150,6 +155,15 @@ class ErrorReplyReceived(RemoteError):
         self.code = code
         self.message = message
         self.data = data
+
+    @classmethod
+    def from_untrusted(cls, error: object) -> ErrorReplyReceived:
+        """Make the caller's error of what a server sent: our servers send a map, foreign ones any object but nil."""
+        if isinstance(error, dict):
+            code, message = error.get("code"), error.get("message")
+            if isinstance(code, str) and isinstance(message, str):
+                return cls(code, message, error.get("data"))
+        return cls("", error if isinstance(error, str) else f"the server sent the error {error!r}", error)
 
 
 class PeerUnreachable(RemoteError):

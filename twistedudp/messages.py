@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias
 
 __all__ = [
+    "CODE_BUSY",
     "CODE_METHOD_FAILED",
     "CODE_RESULT_NOT_ENCODABLE",
     "CODE_RESULT_TOO_LARGE",
@@ -31,6 +32,8 @@ TYPE_REQUEST: Final = 0
 TYPE_RESPONSE: Final = 1
 TYPE_NOTIFICATION: Final = 2
 
+CODE_BUSY: Final = "busy"
+"""The server has as many requests running as it allows; it did not run this one."""
 CODE_UNKNOWN_METHOD: Final = "unknown_method"
 """The server has no method of that name."""
 CODE_WRONG_PARAMETER_COUNT: Final = "wrong_parameter_count"

@@ -1,1 +1,29 @@
-"""The request and response rules of twistedudp, without any I/O."""
+"""The request and response rules of twistedudp, without any I/O.
+
+Theory of operation: see the driving contract in :mod:`twistedudp.core._requester`. Nothing here imports twisted,
+sockets, clocks or randomness: time and random numbers are arguments.
+"""
+
+from __future__ import annotations
+
+from ._msgids import KEY_SIZE, message_ids
+from ._pending import Kind, PendingRequest, RequesterStats
+from ._requester import Requester
+from ._responder import IncomingRequest, Responder, ResponderStats
+from ._settings import RequesterSettings, ResponderSettings
+from ._transmit import Transmit
+
+__all__ = [
+    "KEY_SIZE",
+    "IncomingRequest",
+    "Kind",
+    "PendingRequest",
+    "Requester",
+    "RequesterSettings",
+    "RequesterStats",
+    "Responder",
+    "ResponderSettings",
+    "ResponderStats",
+    "Transmit",
+    "message_ids",
+]

@@ -1,0 +1,178 @@
+"""The client's pump: where the core, the local ports and the clock meet.
+
+Theory of operation: whatever happens, a command from the application, a datagram, an ICMP error or the timer, goes into
+the core, and then :meth:`RequestPump.pump` does what the core's driving contract asks for: it sends the transmits,
+arms the timer, and delivers the events, in this order, until there is nothing left. Delivering an event runs the
+application's callbacks, which may come back with commands; these only mark that the pump has to go round once more.
+
+There is one timer for all requests. It is moved only when something is due earlier than it is armed for; when it fires
+too early, because what it was armed for has been answered meanwhile, it is armed again. A request that is answered
+therefore costs no timer operation at all. Local ports are opened when the first datagram leaves from them: one for each
+address family, and further ones for raw echoes that need a port of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from . import transport
+from ._rate_limit import RateLimit
+from .address import is_ipv6
+from .errors import BroadcastNotSupported
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IDelayedCall, IListeningPort
+
+    from .address import Address
+    from .core import Requester, Transmit
+    from .interfaces import Unreachable
+
+__all__ = ["LocalPort", "RequestPump"]
+
+_log = Logger()
+
+
+class LocalPort(DatagramProtocol):
+    """One of a client's own ports; it hands everything to the pump.
+
+    Args:
+        pump: The pump.
+        socket: The number by which the core knows the port.
+    """
+
+    noisy = False
+
+    def __init__(self, pump: RequestPump, socket: int) -> None:
+        self._pump = pump
+        self._socket = socket
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Take a datagram."""
+        self._pump.datagram_received(datagram, addr, self._socket)
+
+    def peer_unreachable(self, peer: Address, reason: Unreachable, quoted: bytes) -> None:
+        """Take an ICMP error."""
+        self._pump.peer_unreachable(peer, reason, quoted, self._socket)
+
+
+class RequestPump:
+    """Drive a :class:`Requester` on a reactor.
+
+    Args:
+        reactor: Provides IReactorTime, and ports as :func:`twistedudp.transport.listen` wants them.
+        requester: The core.
+        interface: The local address to send from; empty for what the kernel chooses.
+        deliver: Called with each request that has got its outcome.
+    """
+
+    def __init__(self, reactor: Any, requester: Requester, interface: str, deliver: Any) -> None:
+        self.requester = requester
+        self._reactor = reactor
+        self._interface = interface
+        self._deliver = deliver
+        self._ports: dict[tuple[int, bool], tuple[LocalPort, IListeningPort]] = {}
+        self._timer: IDelayedCall | None = None
+        self._armed = 0.0
+        self._latest = 0.0
+        self._pumping = False
+        self._log_limit = RateLimit(1, 60.0, reactor.seconds)
+
+    def now(self) -> float:
+        """Return the reactor's time in seconds, never less than before."""
+        now: float = self._reactor.seconds()
+        if now < self._latest:
+            return self._latest
+        self._latest = now
+        return now
+
+    def datagram_received(self, datagram: bytes, peer: Address, socket: int) -> None:
+        """Feed a datagram to the core."""
+        self.requester.datagram_received(datagram, peer, socket, now=self.now())
+        self.pump()
+
+    def peer_unreachable(self, peer: Address, reason: Unreachable, quoted: bytes, socket: int) -> None:
+        """Feed an ICMP error to the core."""
+        self.requester.peer_unreachable(peer, reason.reason, quoted, socket, now=self.now())
+        self.pump()
+
+    def pump(self) -> None:
+        """Do what the core asks for, until it asks for nothing more."""
+        if self._pumping:
+            return  # an event's receiver has come back with a command: the loop below goes round once more
+        self._pumping = True
+        requester = self.requester
+        try:
+            while True:
+                for transmit in requester.transmits():
+                    self._send(transmit)
+                self._arm(requester.next_deadline())
+                events = requester.events()
+                if not events:
+                    break
+                for request in events:
+                    self._deliver(request)
+        finally:
+            self._pumping = False
+
+    def stop(self) -> Deferred[Any]:
+        """Close the ports and the timer; the requests must have got their outcomes before.
+
+        Returns:
+            A Deferred that fires when the ports are free.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ports = [listening for _, listening in self._ports.values()]
+        self._ports.clear()
+        return gatherResults([maybeDeferred(listening.stopListening) for listening in ports], consumeErrors=True)
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline is None:
+            return
+        if self._timer is None:
+            self._timer = self._reactor.callLater(max(0.0, deadline - self.now()), self._timer_fired)
+        elif deadline < self._armed:
+            self._timer.reset(max(0.0, deadline - self.now()))
+        else:
+            return
+        self._armed = deadline
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        # A timer may fire a hair early; to the core, what it was armed for has come.
+        self.requester.deadline_reached(now=max(self._armed, self.now()))
+        self.pump()
+
+    def _send(self, transmit: Transmit) -> None:
+        payload, peer, socket = transmit
+        key = (socket, ":" in peer[0])
+        try:
+            local = self._ports.get(key) or self._open(*key)
+            assert local[0].transport is not None  # noqa: S101  # it has one from listen() to stopListening()
+            local[0].transport.write(payload, peer)
+        except PermissionError:
+            # Linux answers EACCES for a broadcast address, which nothing but the interface's netmask tells.
+            self.requester.send_failed(transmit, BroadcastNotSupported(peer[0]))
+        except (OSError, CannotListenError, MessageLengthError) as error:
+            self._not_sent(error)
+
+    def _open(self, socket: int, ipv6: bool) -> tuple[LocalPort, IListeningPort]:
+        protocol = LocalPort(self, socket)
+        wildcard = "::" if ipv6 else ""
+        interface = self._interface if is_ipv6(self._interface) is ipv6 else wildcard
+        listening = transport.listen(self._reactor, 0, protocol, interface)
+        self._ports[socket, ipv6] = local = (protocol, listening)
+        return local
+
+    def _not_sent(self, error: Exception) -> None:
+        """Take a datagram that could not be sent as lost: it is sent again when its time comes."""
+        self.requester.stats.not_sent += 1
+        if self._log_limit.allowed():
+            _log.warn("a datagram could not be sent: {error}", error=error)

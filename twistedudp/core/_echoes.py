@@ -1,0 +1,74 @@
+"""The raw echoes that are waiting: datagrams without an id, known by their bytes alone.
+
+Theory of operation: RFC 862 sends back what it gets and nothing else, so two equal datagrams in flight could not be
+told apart, and the answer to a lost one would be taken for another's. Equal payloads that wait at once therefore leave
+from different local sockets, and the answer is known by the socket that it came to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..errors import DatagramTooLarge, TooManyRequests
+
+if TYPE_CHECKING:
+    from ..address import Address
+    from ._pending import PendingRequest
+
+__all__ = ["MAX_EQUAL_ECHOES", "MAX_PAYLOAD", "EchoTable"]
+
+MAX_PAYLOAD: Final = 65527
+"""Bytes of the largest datagram that any address family carries (IPv6)."""
+
+MAX_EQUAL_ECHOES: Final = 256
+"""Raw echoes of one payload that may wait at once: each needs a local port of its own, and ports are scarce."""
+
+_MIN_QUOTED: Final = 8
+"""Bytes of payload that an ICMP error must quote to be matched by its beginning alone."""
+
+
+class EchoTable:
+    """The waiting raw echoes by socket and bytes."""
+
+    def __init__(self) -> None:
+        self._echoes: dict[tuple[int, bytes], PendingRequest] = {}
+
+    def __len__(self) -> int:
+        return len(self._echoes)
+
+    def free_socket(self, payload: bytes) -> int:
+        """Return the first local socket from which no equal payload is waiting.
+
+        Raises:
+            DatagramTooLarge: More bytes than any datagram carries.
+            TooManyRequests: There is none left.
+        """
+        if len(payload) > MAX_PAYLOAD:
+            raise DatagramTooLarge(len(payload), MAX_PAYLOAD)
+        for socket in range(MAX_EQUAL_ECHOES):
+            if (socket, payload) not in self._echoes:
+                return socket
+        raise TooManyRequests(f"{MAX_EQUAL_ECHOES} echoes of these same bytes are waiting, the most allowed")
+
+    def add(self, request: PendingRequest) -> None:
+        """Enter an echo under its socket and bytes."""
+        self._echoes[request.socket, request.payload] = request
+
+    def remove(self, request: PendingRequest) -> None:
+        """Forget an echo."""
+        del self._echoes[request.socket, request.payload]
+
+    def answered_untrusted(self, payload: bytes, peer: Address, socket: int) -> PendingRequest | None:
+        """Return the echo that a datagram answers, or ``None``."""
+        echo = self._echoes.get((socket, payload))
+        return echo if echo is not None and peer in echo.asked else None
+
+    def quoted_untrusted(self, quoted: bytes, peer: Address, socket: int) -> PendingRequest | None:
+        """Return the echo that an ICMP error quotes, perhaps cut short, or ``None``."""
+        echo = self.answered_untrusted(quoted, peer, socket)
+        if echo is not None or len(quoted) < _MIN_QUOTED:
+            return echo
+        for (local, payload), candidate in self._echoes.items():
+            if local == socket and payload.startswith(quoted) and peer in candidate.asked:
+                return candidate
+        return None

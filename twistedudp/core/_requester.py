@@ -1,0 +1,408 @@
+"""The client's half of the protocol: requests, their retransmission, and what counts as their answer.
+
+Theory of operation: the driving contract. There are four kinds of methods, and none of them does I/O or looks at a
+clock: *commands* (``send_request``, ``cancel``, ``close``, ...) are what the caller wants; *inputs*
+(``datagram_received``, ``peer_unreachable``, ``deadline_reached``, ``servers_resolved``, ...) are what happened;
+*outputs* (``transmits``, ``next_deadline``, ``events``) are what is to be done about it; the rest are getters. After
+any command or input the owner sends the transmits, arms its one timer at ``next_deadline``, and delivers the events,
+in this order, so that an event's receiver who calls a command finds a consistent state. ``now`` is in seconds on any
+clock that does not go back.
+
+A request is in the table from its command until it has an outcome: a result, an error, or the caller's cancel. Its
+answer must come from an address that it was sent to and carry its msgid; everything else is counted and dropped. A
+retransmission has the same bytes and leaves from the same socket to the same address, so that a server can recognise
+it; those of idempotent requests go round the server's addresses instead. An ICMP error that quotes a request moves it
+on to an address that has not been tried, or fails it if there is none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .._msgpack import decode_untrusted, encode_notification, encode_request, peek_msgid_untrusted
+from ..errors import (
+    DatagramTooLarge,
+    DecodeError,
+    ErrorReplyReceived,
+    PeerReflects,
+    PeerUnreachable,
+    RequestAborted,
+    RequestTimedOut,
+    TooManyRequests,
+)
+from ..messages import TYPE_REQUEST, TYPE_RESPONSE, Request, Response
+from ._deadlines import DeadlineQueue
+from ._echoes import EchoTable
+from ._pending import Kind, PendingRequest, RequesterStats
+from ._round_trip import MAX_TIMEOUT
+from ._servers import ServerList
+from ._settings import RequesterSettings
+from ._transmit import Transmit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ..address import Address
+    from ..errors import TwistedUDPError
+    from ._servers import Server
+
+__all__ = ["Requester"]
+
+_JITTER: Final = 0.5
+"""The first timeout is stretched by up to this part of it (RFC 7252's ACK_RANDOM_FACTOR 1.5), so that clients which
+lost their datagrams together do not repeat them together."""
+
+
+class Requester:
+    """The table of requests that wait for their responses.
+
+    Args:
+        msgids: Where message ids come from, see :func:`message_ids`.
+        random: Returns a float in [0, 1) for the jitter.
+        settings: See there.
+    """
+
+    def __init__(
+        self, *, msgids: Iterator[int], random: Callable[[], float], settings: RequesterSettings | None = None
+    ) -> None:
+        self.stats = RequesterStats()
+        self.settings = settings or RequesterSettings()
+        self._msgids = msgids
+        self._random = random
+        self._servers = ServerList()
+        self._waiting: dict[int, PendingRequest] = {}
+        self._echoes = EchoTable()
+        self._notifications: list[bytes] = []
+        self._deadlines = DeadlineQueue(self._waiting)
+        self._transmits: list[Transmit] = []
+        self._completed: list[PendingRequest] = []
+
+    def __len__(self) -> int:
+        """Return how many requests are waiting."""
+        return len(self._waiting)
+
+    # Commands
+
+    def send_request(
+        self,
+        method: str,
+        params: Sequence[object],
+        *,
+        timeout: float,
+        now: float,
+        kind: Kind = Kind.CALL,
+        idempotent: bool = False,
+        context: object = None,
+    ) -> PendingRequest:
+        """Call a method.
+
+        Args:
+            method: Its name.
+            params: Its parameters.
+            timeout: Seconds until the request fails if nothing has come.
+            now: The time, in seconds.
+            kind: ``CALL`` or ``ECHO``.
+            idempotent: Whether running it twice does no harm.
+            context: Comes back as the event's ``context``.
+
+        Raises:
+            EncodeError: A parameter cannot be sent.
+            DatagramTooLarge: The parameters are too much for one datagram.
+            TooManyRequests: The table is full.
+        """
+        msgid = self._next_msgid()
+        payload = encode_request(msgid, method, params)
+        _check_size(payload, self.settings.max_datagram_size)
+        request = PendingRequest(msgid, payload, kind, now, now + timeout, idempotent, context)
+        self._accept(request, now)
+        return request
+
+    def send_echo(self, payload: bytes, *, timeout: float, now: float, context: object = None) -> PendingRequest:
+        """Send bytes that an echo server (RFC 862) shall send back.
+
+        Echoes of equal bytes that wait at once leave from different sockets, since nothing else tells them apart.
+
+        The arguments are those of ``send_request``; the payload may be empty.
+
+        Raises:
+            DatagramTooLarge: More bytes than a datagram carries.
+            TooManyRequests: The table is full, or too many echoes of these bytes are waiting.
+        """
+        socket = self._echoes.free_socket(payload)
+        request = PendingRequest(self._next_msgid(), payload, Kind.RAW, now, now + timeout, True, context)
+        request.socket = socket
+        self._accept(request, now)
+        self._echoes.add(request)
+        return request
+
+    def send_notification(self, method: str, params: Sequence[object]) -> None:
+        """Call a method whose result nobody wants: one datagram, at once or as soon as the address is known.
+
+        Raises:
+            EncodeError: A parameter cannot be sent.
+            DatagramTooLarge: The parameters are too much for one datagram.
+        """
+        payload = encode_notification(method, params)
+        _check_size(payload, self.settings.max_datagram_size)
+        self.stats.notifications += 1
+        server = self._servers.preferred
+        if server is not None:
+            self._transmit(payload, server, 0)
+        elif len(self._notifications) < self.settings.max_queued_notifications:
+            self._notifications.append(payload)
+        else:
+            self.stats.notifications_dropped += 1
+
+    def cancel(self, request: PendingRequest) -> None:
+        """Forget a request without an event; nothing happens if it has an outcome already."""
+        if not request.done:
+            self.stats.cancelled += 1
+            self._forget(request)
+
+    def close(self) -> None:
+        """Fail every waiting request with :class:`RequestAborted`, and forget the notifications that were not sent."""
+        self._drop_notifications()
+        for request in list(self._waiting.values()):
+            self.stats.aborted += 1
+            self._fail(request, RequestAborted("the client service was stopped while the request was waiting"))
+
+    # Inputs
+
+    def servers_resolved(self, addresses: Sequence[Address], *, now: float) -> None:
+        """Learn the server's addresses, in the order in which they are to be tried; at least one."""
+        self._servers.replace(addresses)
+        server = self._servers.preferred
+        assert server is not None  # noqa: S101  # there is at least one
+        for request in [request for request in self._waiting.values() if request.server is None]:
+            if len(request.payload) <= server.max_payload:
+                self._start(request, server, now)
+            else:
+                self.stats.failed += 1
+                self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
+        for payload in self._notifications:
+            self._transmit(payload, server, 0)
+        self._notifications.clear()
+
+    def resolution_failed(self, error: TwistedUDPError) -> None:
+        """Learn that the server's name has no address: everything that waits for one fails with ``error``."""
+        self._drop_notifications()
+        for request in [request for request in self._waiting.values() if request.server is None]:
+            self.stats.failed += 1
+            self._fail(request, error)
+
+    def datagram_received(self, payload: bytes, peer: Address, socket: int = 0, *, now: float) -> None:
+        """Take a datagram of any origin; cannot fail."""
+        if self._echoes:
+            echo = self._echoes.answered_untrusted(payload, peer, socket)
+            if echo is not None:
+                self._answer(echo, payload, peer, now)
+                return
+        msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
+        if msgid is not None and not self._is_asked_untrusted(msgid, peer):
+            return
+        try:
+            message = decode_untrusted(payload)
+        except DecodeError:
+            self.stats.rejected["malformed"] += 1
+            return
+        if isinstance(message, Response):
+            if msgid is not None or self._is_asked_untrusted(message.msgid, peer):
+                self._response_untrusted(message, peer, now)
+        elif isinstance(message, Request):
+            self._reflection_untrusted(message, payload, peer, now)
+        else:
+            self.stats.rejected["not_a_response"] += 1
+
+    def peer_unreachable(self, peer: Address, reason: str, quoted: bytes, socket: int = 0, *, now: float) -> None:
+        """Take an ICMP error, which can be forged: one that quotes no waiting request is counted and ignored.
+
+        Args:
+            peer: Where the quoted datagram was sent.
+            reason: What the network said, in words.
+            quoted: The beginning of its payload.
+            socket: The local socket that it left from.
+            now: The time, in seconds.
+        """
+        request = self._quoted_untrusted(peer, quoted, socket)
+        if request is None or request.server is None or request.server.address != peer:
+            self.stats.rejected["unmatched_icmp"] += 1
+            return
+        self.stats.refused += 1
+        request.refusals += 1
+        self._servers.failed(request.server)
+        if request.refusals < len(self._servers):
+            self._transmit_request(request, self._servers.after(request.server), now, request.interval)
+        elif not self.settings.retry_refused:
+            self._fail(request, PeerUnreachable(peer, reason))
+
+    def send_failed(self, transmit: Transmit, error: TwistedUDPError) -> None:
+        """Learn that a transmit can never be sent, which fails its request; one that was lost is no matter for this."""
+        request = self._quoted_untrusted(transmit.peer, transmit.payload, transmit.socket)
+        if request is not None:
+            self.stats.failed += 1
+            self._fail(request, error)
+
+    def deadline_reached(self, *, now: float) -> None:
+        """Do what is due at ``now``: retransmit, or give up."""
+        while (request := self._deadlines.pop_due(now)) is not None:
+            if request.deadline > now:
+                self._retransmit(request, now)
+                continue
+            self.stats.timed_out += 1
+            if request.server is not None:
+                self._servers.failed(request.server)
+            self._fail(request, RequestTimedOut(request.attempts, now - request.started, request.asked))
+
+    # Outputs
+
+    def transmits(self) -> list[Transmit]:
+        """Return the datagrams to send, in order, and forget them."""
+        transmits = self._transmits
+        if transmits:
+            self._transmits = []
+        return transmits
+
+    def next_deadline(self) -> float | None:
+        """Return when ``deadline_reached`` must be called, or ``None`` while nothing is due ever."""
+        return self._deadlines.next_due()
+
+    def events(self) -> list[PendingRequest]:
+        """Return the requests that have got their outcome, in order, and forget them."""
+        completed = self._completed
+        if completed:
+            self._completed = []
+        return completed
+
+    # Requests on their way
+
+    def _next_msgid(self) -> int:
+        # A request may wait for longer than the ids take to come round; its id is then skipped.
+        msgid = next(self._msgids)
+        while msgid in self._waiting:
+            msgid = next(self._msgids)
+        return msgid
+
+    def _accept(self, request: PendingRequest, now: float) -> None:
+        if len(self._waiting) >= self.settings.max_outstanding:
+            raise TooManyRequests(f"{len(self._waiting):,} requests are waiting for their responses, the most allowed")
+        server = self._servers.preferred
+        if server is not None:
+            _check_size(request.payload, server.max_payload)
+        self.stats.requests += 1
+        self._waiting[request.msgid] = request
+        if server is None:
+            self._deadlines.add(request)
+        else:
+            self._start(request, server, now)
+
+    def _start(self, request: PendingRequest, server: Server, now: float) -> None:
+        """Transmit a request for the first time."""
+        first = server.round_trip.first_timeout(request.deadline - request.started)
+        request.interval = first
+        self._transmit_request(request, server, now, first * (1 + _JITTER * self._random()))
+
+    def _retransmit(self, request: PendingRequest, now: float) -> None:
+        """Transmit a request again, with twice the last interval to follow."""
+        server = request.server
+        assert server is not None  # noqa: S101  # until it has one, nothing but its deadline is due
+        self.stats.retransmitted += 1
+        request.interval = min(2 * request.interval, MAX_TIMEOUT)
+        server = self._servers.after(server) if request.idempotent else server
+        self._transmit_request(request, server, now, request.interval)
+
+    def _transmit_request(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
+        """Transmit a request to a server and look at it again after ``wait`` seconds."""
+        if server is not request.server:
+            request.server = server
+            if server.address not in request.asked:
+                request.asked += (server.address,)
+        request.attempts += 1
+        request.sent = now
+        request.due = min(now + wait, request.deadline)
+        self._deadlines.add(request)
+        self._transmit(request.payload, server, request.socket)
+
+    def _transmit(self, payload: bytes, server: Server, socket: int) -> None:
+        self.stats.transmitted += 1
+        self._transmits.append(Transmit(payload, server.address, socket))
+
+    def _drop_notifications(self) -> None:
+        self.stats.notifications_dropped += len(self._notifications)
+        self._notifications.clear()
+
+    # What comes back
+
+    def _is_asked_untrusted(self, msgid: int, peer: Address) -> bool:
+        """Tell whether a request with this msgid waits for a response from this peer; count the datagram if not."""
+        request = self._waiting.get(msgid)
+        if request is None or request.kind is Kind.RAW:
+            self.stats.rejected["unmatched"] += 1
+            return False
+        if peer not in request.asked:
+            self.stats.rejected["wrong_peer"] += 1
+            return False
+        return True
+
+    def _response_untrusted(self, response: Response, peer: Address, now: float) -> None:
+        request = self._waiting[response.msgid]
+        if response.error is None:
+            self._answer(request, response.result, peer, now)
+            return
+        self._heard(request, peer, now)
+        self.stats.errors += 1
+        self._fail(request, ErrorReplyReceived.from_untrusted(response.error))
+
+    def _reflection_untrusted(self, message: Request, payload: bytes, peer: Address, now: float) -> None:
+        """Take a request sent to this client, which is legitimate only where an echo server sends back our own."""
+        request = self._waiting.get(message.msgid)
+        if request is None or request.payload != payload or peer not in request.asked:
+            self.stats.rejected["not_a_response"] += 1
+        elif request.kind is Kind.ECHO:
+            self._answer(request, message.params[0], peer, now)
+        else:
+            self.stats.failed += 1
+            self._fail(request, PeerReflects(peer))
+
+    def _quoted_untrusted(self, peer: Address, quoted: bytes, socket: int) -> PendingRequest | None:
+        """Find the waiting request that an ICMP error quotes."""
+        msgid = peek_msgid_untrusted(quoted, TYPE_REQUEST)
+        request = None if msgid is None else self._waiting.get(msgid)
+        if request is not None and request.socket == socket and request.payload.startswith(quoted):
+            return request
+        return self._echoes.quoted_untrusted(quoted, peer, socket)
+
+    # Outcomes
+
+    def _heard(self, request: PendingRequest, peer: Address, now: float) -> None:
+        """Learn from an answer which server lives and how far away it is."""
+        server = self._servers.at(peer)
+        if server is None:
+            return
+        self._servers.answered(server)
+        if request.attempts == 1:
+            server.round_trip.sampled(now - request.sent)
+        else:
+            server.round_trip.answered_late(request.interval)
+
+    def _answer(self, request: PendingRequest, result: object, peer: Address, now: float) -> None:
+        self._heard(request, peer, now)
+        self.stats.answered += 1
+        request.result = result
+        self._forget(request)
+        self._completed.append(request)
+
+    def _fail(self, request: PendingRequest, error: TwistedUDPError) -> None:
+        request.error = error
+        self._forget(request)
+        self._completed.append(request)
+
+    def _forget(self, request: PendingRequest) -> None:
+        request.done = True
+        del self._waiting[request.msgid]
+        if request.kind is Kind.RAW:
+            self._echoes.remove(request)
+
+
+def _check_size(payload: bytes, limit: int) -> None:
+    if len(payload) > limit:
+        raise DatagramTooLarge(len(payload), limit)

@@ -1,0 +1,41 @@
+"""What can be set of the client's and the server's half of the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RequesterSettings", "ResponderSettings"]
+
+
+@dataclass(frozen=True)
+class RequesterSettings:
+    """What can be set of a requester.
+
+    Attributes:
+        max_datagram_size: Bytes of the largest request or notification; raw echoes have the address family's limit.
+        max_outstanding: Requests that may wait at once; more are refused with :class:`TooManyRequests`. The default
+            needs 256 MiB at most.
+        max_queued_notifications: Notifications that may wait for the server's address; more are dropped and counted.
+        retry_refused: Go on retransmitting to a server that refuses, until the deadline.
+    """
+
+    max_datagram_size: int = 8192
+    max_outstanding: int = 262144
+    max_queued_notifications: int = 1024
+    retry_refused: bool = False
+
+
+@dataclass(frozen=True)
+class ResponderSettings:
+    """What can be set of a responder.
+
+    Attributes:
+        max_request_size: Bytes of the largest request taken; larger ones are counted and dropped.
+        max_response_size: Bytes of the largest response sent; the default is what one IPv4 datagram carries.
+        max_running: Requests that may be running at once; more are answered ``busy``. Each costs about 1 KiB and
+            whatever its method holds.
+    """
+
+    max_request_size: int = 8192
+    max_response_size: int = 65507
+    max_running: int = 4096

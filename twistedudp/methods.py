@@ -1,0 +1,237 @@
+"""A class of methods that can be called from the network.
+
+Theory of operation: a user derives from :class:`RPCMethods` and marks methods with :func:`method`; nothing else of the
+object can be reached. When a server is made, each method's signature is turned into one msgspec Struct, so that the
+number and the types of a request's parameters are checked by a single call in C. What a method may be annotated with
+is therefore what msgspec converts: base types, datetimes, dataclasses, ``list[int]``, ``Literal``, unions, constraints
+by ``Annotated[int, msgspec.Meta(gt=0)]``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints, overload
+
+import msgspec
+
+from .address import format_address
+from .errors import LocalError, MethodError
+from .messages import CODE_WRONG_PARAMETER_COUNT, CODE_WRONG_PARAMETER_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .address import Address
+
+__all__ = ["CurrentPeer", "Method", "MethodDefinitionError", "NoCurrentPeer", "RPCMethods", "current_peer", "method"]
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_MARK: Final = "_twistedudp_method"
+_RESERVED: Final = "rpc."
+
+calling_peer: ContextVar[Address] = ContextVar("calling_peer")
+"""Who sent the request that is running; the server's protocol sets it, methods read it by :func:`current_peer`."""
+
+
+class MethodDefinitionError(LocalError, TypeError):
+    """A method is declared in a way that cannot be served; the text names it and says what to change."""
+
+
+class NoCurrentPeer(LocalError, LookupError):
+    """``current_peer()`` was called outside of a method that is answering a request."""
+
+
+@dataclass(frozen=True)
+class CurrentPeer:
+    """Who asks, as far as a datagram's source address tells: without DTLS it can be forged.
+
+    Attributes:
+        host: The numeric IPv4 or IPv6 address.
+        port: The UDP port.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return format_address((self.host, self.port))
+
+
+def current_peer() -> CurrentPeer:
+    """Return who sent the request that is being answered.
+
+    It works in a method and in what it calls, also after an ``await`` in a coroutine method. In the callbacks of a
+    Deferred that a plain method returns it does not: call it before.
+
+    Raises:
+        NoCurrentPeer: No request is being answered here.
+    """
+    try:
+        return CurrentPeer(*calling_peer.get())
+    except LookupError:
+        raise NoCurrentPeer("current_peer() is known only while a method answers a request") from None
+
+
+@dataclass(frozen=True)
+class _Mark:
+    name: str | None
+    idempotent: bool
+
+
+@overload
+def method(function: _F, /) -> _F: ...
+@overload
+def method(*, name: str | None = None, idempotent: bool = False) -> Callable[[_F], _F]: ...
+def method(
+    function: _F | None = None, /, *, name: str | None = None, idempotent: bool = False
+) -> _F | Callable[[_F], _F]:
+    """Let a method of an :class:`RPCMethods` class be called from the network.
+
+    The method may return a value, a Deferred or a coroutine. It is given the request's parameters by position; they
+    are checked against its annotations. An exception it raises is logged, and the caller gets the error
+    ``method_failed``; to send an error of its own it raises :class:`twistedudp.errors.MethodError`.
+
+    Args:
+        function: The method, where this is used without parentheses.
+        name: The name that callers use, where it is not the method's own.
+        idempotent: Promise that running it twice does no harm; ``rpc.methods`` tells callers.
+    """
+
+    def mark(function: _F) -> _F:
+        setattr(function, _MARK, _Mark(name, idempotent))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class RPCMethods:
+    """Methods that can be called from the network; not an ``IService``: serve it by :class:`UDPServerService`.
+
+    Derive from it and mark methods with :func:`method`. Every server adds ``echo``, which returns its parameter, and
+    ``rpc.methods``, which lists what there is.
+    """
+
+
+class _BuiltInMethods(RPCMethods):
+    """What every rpc server answers beside its user's methods."""
+
+    def __init__(self, table: dict[str, Method]) -> None:
+        self._table = table
+
+    @method(idempotent=True)
+    def echo(self, value: object) -> object:
+        """Return the value."""
+        return value
+
+    @method(name="rpc.methods", idempotent=True)
+    def list_methods(self) -> list[dict[str, object]]:
+        """List the methods of this server, with their signatures and docstrings."""
+        return [
+            {"name": name, "signature": served.signature, "doc": served.doc, "idempotent": served.idempotent}
+            for name, served in sorted(self._table.items())
+        ]
+
+
+class Method:
+    """One method as it is served.
+
+    Attributes:
+        name: What callers call it.
+        call: The bound method.
+        signature: Its parameters and result as text: ``(a: int, b: int = 0) -> int``.
+        doc: Its docstring, cleaned; empty where there is none.
+        idempotent: Whether it is marked so.
+    """
+
+    __slots__ = ("_names", "_rest", "_struct", "call", "doc", "idempotent", "name", "signature")
+
+    def __init__(self, name: str, call: Callable[..., object], idempotent: bool) -> None:
+        self.name = name
+        self.call = call
+        self.doc = inspect.getdoc(call) or ""
+        self.idempotent = idempotent
+        try:
+            signature = inspect.signature(call, eval_str=True)
+            hints = get_type_hints(call, include_extras=True)
+        except Exception as error:
+            raise MethodDefinitionError(f"the annotations of the method {name!r} cannot be read: {error}") from error
+        self.signature = str(signature)
+        self._names: list[str] = []
+        self._rest: Any = None
+        fields: list[tuple[Any, ...]] = []
+        for parameter in signature.parameters.values():
+            kind = hints.get(parameter.name, Any)
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                self._rest = list[kind]  # type: ignore[valid-type]  # a type made at run time
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                field = (f"p{len(fields)}", kind)
+                # The default is only a mark here: what is missing is left to the method's own default.
+                fields.append(field if parameter.default is parameter.empty else (*field, msgspec.UNSET))
+                self._names.append(parameter.name)
+            elif parameter.kind is parameter.VAR_KEYWORD or parameter.default is parameter.empty:
+                raise MethodDefinitionError(
+                    f"the method {name!r} takes {parameter} by keyword; requests have parameters by position only"
+                )
+        self._struct = msgspec.defstruct(f"Parameters of {name}", fields, array_like=True, forbid_unknown_fields=True)
+
+    def arguments_untrusted(self, params: list[object]) -> Sequence[object]:
+        """Return a request's parameters as the method's annotations want them.
+
+        Raises:
+            MethodError: There are too few, too many, or one is of the wrong type; it says which.
+        """
+        given, count = len(params), len(self._names)
+        rest: Sequence[object] = ()
+        offset = 0
+        try:
+            if self._rest is None or given <= count:
+                values = msgspec.structs.astuple(msgspec.convert(params, self._struct))
+            else:
+                values = msgspec.structs.astuple(msgspec.convert(params[:count], self._struct))
+                offset = count
+                rest = msgspec.convert(params[count:], self._rest)
+        except msgspec.ValidationError as error:
+            raise self._wrong(given, offset, str(error)) from None
+        return (*values, *rest) if given >= count else values[:given]
+
+    def _wrong(self, given: int, offset: int, reason: str) -> MethodError:
+        place = re.search(r" - at `\$\[(\d+)\](.*)`$", reason)
+        if place is None:
+            takes = f"{self.name}{self.signature} was given {given} parameters"
+            return MethodError(CODE_WRONG_PARAMETER_COUNT, takes)
+        at = int(place[1]) + offset
+        name = self._names[at] if at < len(self._names) else f"number {at + 1}"
+        what = reason[: place.start()].replace("`", "")
+        return MethodError(
+            CODE_WRONG_PARAMETER_TYPE, f"{self.name}{self.signature}, parameter {name}{place[2]}: {what}"
+        )
+
+
+def method_table(methods: RPCMethods) -> dict[str, Method]:
+    """Return what an object serves by name, the built-in methods included.
+
+    Raises:
+        MethodDefinitionError: A method cannot be served; two have one name; a name is reserved.
+    """
+    table: dict[str, Method] = {}
+    for name, call, mark in _marked(methods):
+        if name == "echo" or name.startswith(_RESERVED):
+            raise MethodDefinitionError(f"the name {name!r} is a built-in method's; give the method another")
+        if name in table:
+            raise MethodDefinitionError(f"two methods have the name {name!r}; rename one")
+        table[name] = Method(name, call, mark.idempotent)
+    for name, call, mark in _marked(_BuiltInMethods(table)):
+        table[name] = Method(name, call, mark.idempotent)
+    return table
+
+
+def _marked(methods: RPCMethods) -> Iterator[tuple[str, Callable[..., object], _Mark]]:
+    for attribute in dir(type(methods)):
+        mark = getattr(getattr(type(methods), attribute), _MARK, None)
+        if isinstance(mark, _Mark):
+            yield mark.name or attribute, getattr(methods, attribute), mark

@@ -1,0 +1,156 @@
+"""The protocol that serves rpc methods: where core, codec, methods and transport meet on the server's side.
+
+Theory of operation: every datagram goes into the core's :class:`Responder`; what comes out as an event is run at once,
+and its outcome goes back into the responder, whose transmits are written. A method that returns a Deferred or a
+coroutine stays in the table until that fires. Exceptions of methods go to the log with the method's name; the network
+learns no more than that the method failed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ._rate_limit import RateLimit
+from .core import Responder, ResponderSettings
+from .errors import MethodError
+from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD
+from .methods import calling_peer, method_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .address import Address
+    from .core import IncomingRequest, ResponderStats
+    from .methods import Method, RPCMethods
+
+__all__ = ["RPCServerProtocol"]
+
+MAX_LOGGED_FAILURES: Final = 10
+"""Tracebacks of failing methods logged per second: anybody can call a method that fails, and must not fill the disk."""
+
+_MAX_SHOWN_NAME: Final = 64  # characters of an unknown method's name that are sent back
+
+
+class RPCServerProtocol(DatagramProtocol):
+    """Serve an object's methods as MessagePack-RPC.
+
+    Args:
+        methods: The object whose marked methods can be called.
+        max_request_size: Bytes of the largest request taken.
+        max_response_size: Bytes of the largest response sent.
+        max_running: Requests whose Deferred or coroutine may be waited for at once; more are answered ``busy``.
+        clock: Returns seconds; used to limit how much is logged.
+
+    Raises:
+        MethodDefinitionError: One of the methods cannot be served.
+    """
+
+    def __init__(
+        self,
+        methods: RPCMethods,
+        *,
+        max_request_size: int = 8192,
+        max_response_size: int = 65507,
+        max_running: int = 4096,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table = method_table(methods)
+        self._responder = Responder(ResponderSettings(max_request_size, max_response_size, max_running))
+        self._unfinished: dict[Deferred[object], IncomingRequest] = {}
+        self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
+        self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
+
+    @property
+    def stats(self) -> ResponderStats:
+        """The counters of requests, responses and rejected datagrams."""
+        return self._responder.stats
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Answer a request, run a notification, drop anything else."""
+        responder = self._responder
+        responder.datagram_received(datagram, addr)
+        for incoming in responder.events():
+            self._run(incoming)
+        self._flush()
+
+    def doStop(self) -> None:
+        """Answer what is still running with the error ``server_stopping``, cancel it, and let the port go."""
+        if self.numPorts == 1:
+            self._responder.close()
+            self._flush()
+            for deferred in list(self._unfinished):
+                deferred.cancel()
+        super().doStop()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+
+    def _run(self, incoming: IncomingRequest) -> None:
+        message = incoming.message
+        served = self._table.get(message.method)
+        if served is None:
+            name = message.method[:_MAX_SHOWN_NAME]
+            text = f"the server has no method {name!r}; rpc.methods lists what it has"
+            self._responder.respond_error(incoming, CODE_UNKNOWN_METHOD, text)
+            return
+        token = calling_peer.set(incoming.peer)
+        try:
+            result = served.call(*served.arguments_untrusted(message.params))
+            if inspect.iscoroutine(result):
+                result = Deferred.fromCoroutine(result)
+        except Exception:  # noqa: BLE001  # whatever a method raises, the server goes on
+            self._failed(Failure(), incoming, served)  # type: ignore[no-untyped-call]  # nor here
+            return
+        finally:
+            calling_peer.reset(token)
+        if isinstance(result, Deferred):
+            self._wait(result, incoming, served)
+        else:
+            self._responder.respond(incoming, result)
+
+    def _wait(self, deferred: Deferred[object], incoming: IncomingRequest, served: Method) -> None:
+        """Answer when a method's Deferred fires."""
+        self._unfinished[deferred] = incoming
+
+        def fired(result: object) -> None:
+            self._unfinished.pop(deferred, None)  # gone already if a method returns one Deferred twice
+            if isinstance(result, Failure):
+                self._failed(result, incoming, served)
+            else:
+                self._responder.respond(incoming, result)
+            self._flush()
+
+        deferred.addBoth(fired)
+
+    def _failed(self, failure: Failure, incoming: IncomingRequest, served: Method) -> None:
+        if incoming.done:
+            return  # it was answered when the server stopped, and then cancelled
+        error = failure.value
+        if isinstance(error, MethodError):
+            self._responder.respond_error(incoming, error.code, error.message, error.data)
+            return
+        if self._log_limit.allowed():
+            self._log.failure(
+                "the method {method!r}, called by {peer}, failed ({suppressed} failures before it were not logged)",
+                failure,
+                method=served.name,
+                peer=incoming.peer[0],
+                suppressed=self._log_limit.take_suppressed(),
+            )
+        text = f"the method {served.name!r} failed; the server's log says why"
+        self._responder.respond_error(incoming, CODE_METHOD_FAILED, text)
+
+    def _flush(self) -> None:
+        transport = self.transport
+        for payload, peer, _ in self._responder.transmits():
+            if transport is not None:
+                try:
+                    transport.write(payload, peer)
+                except (OSError, MessageLengthError):
+                    # Twisted's own port raises what the network did; a lost response is the caller's to ask for again.
+                    self._responder.stats.rejected["send_failed"] += 1
