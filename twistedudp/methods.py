@@ -202,8 +202,8 @@ class Method:
     def _wrong(self, given: int, offset: int, reason: str) -> MethodError:
         place = re.search(r" - at `\$\[(\d+)\](.*)`$", reason)
         if place is None:
-            takes = f"{self.name}{self.signature} was given {given} parameters"
-            return MethodError(CODE_WRONG_PARAMETER_COUNT, takes)
+            parameters = "1 parameter" if given == 1 else f"{given} parameters"
+            return MethodError(CODE_WRONG_PARAMETER_COUNT, f"{self.name}{self.signature} was given {parameters}")
         at = int(place[1]) + offset
         name = self._names[at] if at < len(self._names) else f"number {at + 1}"
         what = reason[: place.start()].replace("`", "")

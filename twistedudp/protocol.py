@@ -135,12 +135,11 @@ class RPCServerProtocol(DatagramProtocol):
             self._responder.respond_error(incoming, error.code, error.message, error.data)
             return
         if self._log_limit.allowed():
+            suppressed = self._log_limit.take_suppressed()
+            if suppressed:
+                self._log.warn("{suppressed} failures of methods were not logged", suppressed=suppressed)
             self._log.failure(
-                "the method {method!r}, called by {peer}, failed ({suppressed} failures before it were not logged)",
-                failure,
-                method=served.name,
-                peer=incoming.peer[0],
-                suppressed=self._log_limit.take_suppressed(),
+                "the method {method!r}, called by {peer}, failed", failure, method=served.name, peer=incoming.peer[0]
             )
         text = f"the method {served.name!r} failed; the server's log says why"
         self._responder.respond_error(incoming, CODE_METHOD_FAILED, text)

@@ -45,7 +45,7 @@ class PendingRequest:
         server: The server that it was last sent to, ``None`` while no address is known.
         asked: Every address it was sent to.
         socket: The local socket it leaves from.
-        context: Anything the caller wants back with the outcome.
+        context: The caller's to set; it comes back with the outcome.
         result: The outcome, if ``error`` is ``None``.
         error: Why there is no result.
         done: Whether it has an outcome, or was cancelled.
@@ -57,7 +57,7 @@ class PendingRequest:
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917  # made once per request: keywords would cost a tenth of it
-        self, msgid: int, payload: bytes, kind: Kind, started: float, deadline: float, idempotent: bool, context: object
+        self, msgid: int, payload: bytes, kind: Kind, started: float, deadline: float, idempotent: bool
     ) -> None:
         self.msgid = msgid
         self.payload = payload
@@ -73,7 +73,7 @@ class PendingRequest:
         self.server: Server | None = None
         self.asked: tuple[Address, ...] = ()
         self.socket = 0
-        self.context = context
+        self.context: object = None
         self.result: object = None
         self.error: TwistedUDPError | None = None
         self.done = False

@@ -92,7 +92,6 @@ class Requester:
         now: float,
         kind: Kind = Kind.CALL,
         idempotent: bool = False,
-        context: object = None,
     ) -> PendingRequest:
         """Call a method.
 
@@ -103,7 +102,9 @@ class Requester:
             now: The time, in seconds.
             kind: ``CALL`` or ``ECHO``.
             idempotent: Whether running it twice does no harm.
-            context: Comes back as the event's ``context``.
+
+        Returns:
+            The request, which comes back as an event; its ``context`` is the caller's to set.
 
         Raises:
             EncodeError: A parameter cannot be sent.
@@ -113,23 +114,22 @@ class Requester:
         msgid = self._next_msgid()
         payload = encode_request(msgid, method, params)
         _check_size(payload, self.settings.max_datagram_size)
-        request = PendingRequest(msgid, payload, kind, now, now + timeout, idempotent, context)
+        request = PendingRequest(msgid, payload, kind, now, now + timeout, idempotent)
         self._accept(request, now)
         return request
 
-    def send_echo(self, payload: bytes, *, timeout: float, now: float, context: object = None) -> PendingRequest:
+    def send_echo(self, payload: bytes, *, timeout: float, now: float) -> PendingRequest:
         """Send bytes that an echo server (RFC 862) shall send back.
 
-        Echoes of equal bytes that wait at once leave from different sockets, since nothing else tells them apart.
-
-        The arguments are those of ``send_request``; the payload may be empty.
+        The payload may be empty. Echoes of equal bytes that wait at once leave from different sockets, since nothing
+        else tells them apart.
 
         Raises:
             DatagramTooLarge: More bytes than a datagram carries.
             TooManyRequests: The table is full, or too many echoes of these bytes are waiting.
         """
         socket = self._echoes.free_socket(payload)
-        request = PendingRequest(self._next_msgid(), payload, Kind.RAW, now, now + timeout, True, context)
+        request = PendingRequest(self._next_msgid(), payload, Kind.RAW, now, now + timeout, True)
         request.socket = socket
         self._accept(request, now)
         self._echoes.add(request)
@@ -161,7 +161,8 @@ class Requester:
 
     def close(self) -> None:
         """Fail every waiting request with :class:`RequestAborted`, and forget the notifications that were not sent."""
-        self._drop_notifications()
+        self.stats.notifications_dropped += len(self._notifications)
+        self._notifications.clear()
         for request in list(self._waiting.values()):
             self.stats.aborted += 1
             self._fail(request, RequestAborted("the client service was stopped while the request was waiting"))
@@ -185,7 +186,8 @@ class Requester:
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
         """Learn that the server's name has no address: everything that waits for one fails with ``error``."""
-        self._drop_notifications()
+        self.stats.notifications_dropped += len(self._notifications)
+        self._notifications.clear()
         for request in [request for request in self._waiting.values() if request.server is None]:
             self.stats.failed += 1
             self._fail(request, error)
@@ -273,8 +275,6 @@ class Requester:
             self._completed = []
         return completed
 
-    # Requests on their way
-
     def _next_msgid(self) -> int:
         # A request may wait for longer than the ids take to come round; its id is then skipped.
         msgid = next(self._msgids)
@@ -326,12 +326,6 @@ class Requester:
         self.stats.transmitted += 1
         self._transmits.append(Transmit(payload, server.address, socket))
 
-    def _drop_notifications(self) -> None:
-        self.stats.notifications_dropped += len(self._notifications)
-        self._notifications.clear()
-
-    # What comes back
-
     def _is_asked_untrusted(self, msgid: int, peer: Address) -> bool:
         """Tell whether a request with this msgid waits for a response from this peer; count the datagram if not."""
         request = self._waiting.get(msgid)
@@ -370,8 +364,6 @@ class Requester:
         if request is not None and request.socket == socket and request.payload.startswith(quoted):
             return request
         return self._echoes.quoted_untrusted(quoted, peer, socket)
-
-    # Outcomes
 
     def _heard(self, request: PendingRequest, peer: Address, now: float) -> None:
         """Learn from an answer which server lives and how far away it is."""
