@@ -10,6 +10,7 @@ from __future__ import annotations
 from ._clock import SimulationError, SteppingClock
 from ._link import Arrival, Datagram, Link, LinkEffect
 from ._network import SimulatedNetwork
+from ._port import SimulatedPort
 from ._reactor import SimulatedReactor
 from ._trace import Fate, Trace, TraceRecord
 
@@ -20,6 +21,7 @@ __all__ = [
     "Link",
     "LinkEffect",
     "SimulatedNetwork",
+    "SimulatedPort",
     "SimulatedReactor",
     "SimulationError",
     "SteppingClock",

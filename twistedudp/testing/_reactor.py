@@ -1,0 +1,122 @@
+"""The reactor of one simulated host.
+
+Theory of operation: what a program needs of a reactor to speak UDP, and nothing else: time, ports, names. It has no
+file descriptors (no ``IReactorFDSet``), which is how :func:`twistedudp.transport.listen` knows to ask it for a port.
+All reactors of a network share one clock; each knows its own delayed calls, so that a test can see whether one program
+has left any behind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTime, IReactorUDP
+from zope.interface import implementer
+
+from ._port import SimulatedPort
+from ._resolver import SimulatedResolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
+    from twisted.internet.protocol import DatagramProtocol
+
+    from ._network import SimulatedNetwork
+
+__all__ = ["SimulatedReactor"]
+
+
+@implementer(IReactorTime, IReactorUDP, IReactorPluggableNameResolver)
+class SimulatedReactor:
+    """A host on a simulated network, as the programs that run on it see it.
+
+    Args:
+        network: The network to which the host belongs.
+        addresses: The host's IPv4 and IPv6 addresses, beside loopback which every host has; none for one of each kind
+            that the network picks.
+        silent: Whether datagrams to ports where nobody listens vanish, as behind a firewall, instead of being answered
+            with an ICMP port-unreachable.
+
+    Attributes:
+        nameResolver: Looks names up in the network's table; see ``IReactorPluggableNameResolver``.
+
+    Raises:
+        ValueError: Not a numeric address of a host, or another host has it.
+    """
+
+    nameResolver: IHostnameResolver
+
+    def __init__(self, network: SimulatedNetwork, *addresses: str, silent: bool = False) -> None:
+        self.network = network
+        self.host = network.add_host(addresses, silent=silent)
+        self.nameResolver = SimulatedResolver(self, network.look_up, lambda: network.lookup_delay)
+
+    def __repr__(self) -> str:
+        return f"<SimulatedReactor {' '.join(self.addresses)}>"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The host's addresses, beside loopback."""
+        return self.host.addresses
+
+    @property
+    def silent(self) -> bool:
+        """Whether datagrams to ports where nobody listens vanish; may be set at any time."""
+        return self.host.silent
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        self.host.silent = silent
+
+    @property
+    def ports(self) -> list[SimulatedPort]:
+        """The ports that are bound on this host, by number: empty when every program has cleaned up."""
+        return self.host.ports
+
+    def seconds(self) -> float:
+        """Return the virtual time, in seconds; see ``IReactorTime.seconds``."""
+        return self.network.clock.seconds()
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., Any],  # noqa: A002  # IReactorTime names it so
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall:
+        """Schedule a call ``delay`` seconds from now; see ``IReactorTime.callLater``.
+
+        Raises:
+            ValueError: The delay is negative or not a number.
+        """
+        return self.network.clock.call_later_for(self, delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """Return what was scheduled by this reactor and is pending; datagrams under way are not among it."""
+        return self.network.clock.calls_of(self)
+
+    def listenUDP(
+        self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192
+    ) -> SimulatedPort:
+        """Bind a UDP port of this host and start the protocol on it; see ``IReactorUDP.listenUDP``.
+
+        Args:
+            port: The port number; 0 for a free one.
+            protocol: The protocol to start.
+            interface: A numeric address of this host; ``""`` for all of IPv4, ``"::"`` for all of both.
+            maxPacketSize: Bytes; a larger datagram is counted and dropped, never cut.
+
+        Raises:
+            twisted.internet.error.CannotListenError: The port is taken, or the address is not this host's.
+            twisted.internet.error.InvalidAddressError: The interface is not a numeric address.
+        """
+        listening = SimulatedPort(self, port, protocol, interface, maxPacketSize)
+        listening.startListening()
+        return listening
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """Use another resolver; see ``IReactorPluggableNameResolver.installNameResolver``."""
+        previous, self.nameResolver = self.nameResolver, resolver
+        return previous
