@@ -117,7 +117,8 @@ class SimulatedPort:
             raise cannot_listen(interface, port, error) from error
         self.bound_address = address
         self._host = address, number
-        log.msg(f"{_log_prefix(self.protocol)} starting on {number}")
+        if getattr(self.protocol, "noisy", True):
+            log.msg(f"{_log_prefix(self.protocol)} starting on {number}")
         try:
             self.protocol.makeConnection(self)
         except BaseException:
@@ -252,7 +253,8 @@ class SimulatedPort:
     def _close(self) -> None:
         if not self.bound_address:  # its start failed after it had stopped itself
             return
-        log.msg(f"(UDP Port {self._host[1]} Closed)")
+        if getattr(self.protocol, "noisy", True):
+            log.msg(f"(UDP Port {self._host[1]} Closed)")
         try:
             # Before the port is free, as the real port does: a last datagram may be sent.
             self.protocol.doStop()  # type: ignore[no-untyped-call]  # Twisted has not annotated it

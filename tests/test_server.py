@@ -1,0 +1,311 @@
+"""The server as a service, on the simulated network."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from twistedudp.errors import PluginError
+from twistedudp.methods import RPCMethods, method
+from twistedudp.protocol import RPCServerProtocol
+from twistedudp.server import UDPServerService, as_protocol, rpc_protocol
+from twistedudp.testing import SimulatedNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from twistedudp.address import Address
+
+HOST = "192.0.2.1"
+
+
+class Silent(DatagramProtocol):
+    """Counts its starts and stops."""
+
+    def __init__(self) -> None:
+        self.started = self.stopped = 0
+
+    def startProtocol(self) -> None:
+        """Count."""
+        self.started += 1
+
+    def stopProtocol(self) -> None:
+        """Count."""
+        self.stopped += 1
+
+
+class Recorder(DatagramProtocol):
+    """Notes what it gets."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Note a datagram."""
+        self.received.append(datagram)
+
+
+class Methods(RPCMethods):
+    """One method."""
+
+    def __init__(self, factor: int = 2) -> None:
+        self.factor = factor
+
+    @method
+    def times(self, number: int) -> int:
+        """Multiply."""
+        return number * self.factor
+
+
+class Bound:
+    """A bound socket, as far as the service sees one."""
+
+    host = interface = HOST
+    port = 10007
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+class ServerTestCase(SynchronousTestCase):
+    """A host to serve on."""
+
+    def setUp(self) -> None:
+        """Make the network."""
+        self.network = SimulatedNetwork()
+        self.reactor = self.network.reactor(HOST)
+
+    def service(self, what: Any, port: int = 10007, **options: Any) -> UDPServerService:
+        """Make a service on the host."""
+        return UDPServerService(self.reactor, port, what, HOST, **options)
+
+    def stop(self, service: UDPServerService) -> None:
+        """Stop a service and wait for it."""
+        stopped: Deferred[Any] | None = service.stopService()
+        assert stopped is not None
+        self.network.run_until(stopped)
+
+    def log_of(self, events: Sequence[Any]) -> list[str]:
+        """Return what the service itself logged."""
+        return [
+            event["log_format"].format(**{key: value for key, value in event.items() if key in ("server", "address")})
+            for event in events
+            if event.get("log_namespace") == "twistedudp"
+        ]
+
+
+class LifeTests(ServerTestCase):
+    """Starting and stopping."""
+
+    def test_interface(self) -> None:
+        """It is a service."""
+        verifyObject(IService, self.service(Silent()))
+
+    def test_start_and_stop(self) -> None:
+        """It serves from startService to stopService, and the port is free when the Deferred has fired."""
+        protocol = Silent()
+        service = self.service(protocol)
+        service.privilegedStartService()
+        self.assertEqual((service.address, service.stats, service.running), (None, None, 0))
+        service.startService()
+        self.assertEqual((service.address, protocol.started, service.running), ((HOST, 10007), 1, 1))
+        self.assertIs(service.protocol, protocol)
+        self.assertFalse(protocol.noisy)
+        stats = service.stats
+        self.assertIsNotNone(stats)
+        self.stop(service)
+        self.assertEqual((service.address, protocol.stopped, service.running), (None, 1, 0))
+        self.assertIs(service.stats, stats)
+        self.reactor.listenUDP(10007, Silent(), HOST)
+
+    def test_port_zero(self) -> None:
+        """The address is the one really bound, and another start may get another one."""
+        service = self.service(Silent(), 0)
+        service.startService()
+        address = service.address
+        assert address is not None
+        self.assertEqual(address[0], HOST)
+        self.assertGreater(address[1], 0)
+        self.stop(service)
+
+    def test_started_again(self) -> None:
+        """A factory is called at each start; a protocol is used again."""
+        made: list[Silent] = []
+
+        def make() -> Silent:
+            made.append(Silent())
+            return made[-1]
+
+        same = Silent()
+        for service in (self.service(make), self.service(same, 10008)):
+            for _ in range(2):
+                service.privilegedStartService()
+                service.startService()
+                self.stop(service)
+        self.assertEqual([protocol.started for protocol in made], [1, 1])
+        self.assertEqual((same.started, same.stopped), (2, 2))
+
+    def test_stopped_before_start(self) -> None:
+        """Stopping what was never started does nothing, twice."""
+        service = self.service(Silent())
+        self.assertIsNone(service.stopService())
+        self.assertIsNone(service.stopService())
+
+    def test_inside_a_parent(self) -> None:
+        """Added to a running parent it starts at once; taken out it stops."""
+        parent: Any = MultiService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        parent.startService()
+        service: Any = self.service(Silent())
+        service.setServiceParent(parent)
+        self.assertEqual(service.address, (HOST, 10007))
+        self.network.run_until(service.disownServiceParent())
+        self.assertIsNone(service.address)
+
+    def test_port_in_use(self) -> None:
+        """A port that is taken is the caller's to handle; the service has not started."""
+        self.reactor.listenUDP(10007, Silent(), HOST)
+        service = self.service(Silent())
+        self.assertRaises(CannotListenError, service.startService)
+        self.assertEqual((service.running, service.protocol, service.address), (0, None, None))
+
+    def test_log(self) -> None:
+        """One line when it listens and one when it has stopped, with its name and the address."""
+        service: Any = self.service(Silent())
+        with capturedLogs() as events:
+            service.startService()
+            self.stop(service)
+            service.setName("quiet")
+            service.startService()
+            self.stop(service)
+        self.assertEqual(
+            self.log_of(events),
+            [
+                f"{name} {what} on {HOST}:10007 (UDP)"
+                for name in ("Silent", "quiet")
+                for what in ("is listening", "has stopped listening")
+            ],
+        )
+
+
+class BoundTests(ServerTestCase):
+    """A socket that was bound before."""
+
+    def test_used_once(self) -> None:
+        """It is used at the first start, and its address is known before."""
+        bound: Any = Bound()
+        service = self.service(Silent(), 10007, bound=bound)
+        service.privilegedStartService()
+        self.assertEqual((service.address, bound.closed), ((HOST, 10007), 0))
+        service.startService()
+        self.assertEqual(bound.closed, 1)  # a reactor without file descriptors binds anew
+        self.stop(service)
+        service.startService()
+        self.assertEqual(bound.closed, 1)
+        self.stop(service)
+
+    def test_closed_unused(self) -> None:
+        """A service that is stopped before it started gives the port back."""
+        bound: Any = Bound()
+        service = self.service(Silent(), bound=bound)
+        service.stopService()
+        self.assertEqual((bound.closed, service.address), (1, None))
+
+    def test_closed_on_failure(self) -> None:
+        """A factory that fails costs no port."""
+        bound: Any = Bound()
+
+        def fail() -> Silent:
+            raise ZeroDivisionError
+
+        service = self.service(fail, bound=bound)
+        self.assertRaises(ZeroDivisionError, service.startService)
+        self.assertEqual((bound.closed, service.running), (1, 0))
+
+
+class ServableTests(ServerTestCase):
+    """What can be served."""
+
+    def test_methods(self) -> None:
+        """RPCMethods, made or to be made, are served by the rpc protocol."""
+        for what in (Methods(), Methods, lambda: Methods(3)):
+            service = self.service(what)
+            service.startService()
+            self.assertIsInstance(service.protocol, RPCServerProtocol)
+            self.stop(service)
+
+    def test_protocol_class(self) -> None:
+        """A protocol's class is a factory like any other."""
+        service = self.service(Silent)
+        service.startService()
+        self.assertIsInstance(service.protocol, Silent)
+        self.stop(service)
+
+    def test_neither(self) -> None:
+        """Anything else is refused, by what it is."""
+        for what in (7, lambda: None):
+            service = self.service(what)
+            error = self.assertRaises(TypeError, service.startService)
+            self.assertIn("is neither a DatagramProtocol nor an RPCMethods", str(error))
+            self.assertEqual(service.running, 0)
+
+    def test_as_protocol(self) -> None:
+        """A protocol is itself."""
+        protocol = Silent()
+        self.assertIs(as_protocol(protocol), protocol)
+
+
+class RPCProtocolTests(SynchronousTestCase):
+    """The built-in protocol ``rpc``."""
+
+    def setUp(self) -> None:
+        """Make a module with methods that can be named."""
+        module: Any = types.ModuleType("methods_to_serve")
+        module.Methods, module.Other = Methods, Silent
+        self.patch(sys, "modules", {**sys.modules, "methods_to_serve": module})
+
+    def answers(self, **options: Any) -> list[bytes]:
+        """Return what the served class answers to the request ``times(2)``, 11 bytes, with message id 1."""
+        network = SimulatedNetwork()
+        server, client = network.reactor(HOST), network.reactor()
+        server.listenUDP(10007, rpc_protocol("methods_to_serve:Methods", **options), HOST)
+        asking = Recorder()
+        client.listenUDP(0, asking).write(b"\x94\x00\x01\xa5times\x91\x02", (HOST, 10007))
+        network.run_until_idle()
+        return asking.received
+
+    def test_served(self) -> None:
+        """The class is imported by its name and constructed with the options that are its own."""
+        self.assertEqual(self.answers(factor="5"), [b"\x94\x01\x01\xc0\x0a"])
+
+    def test_largest_request(self) -> None:
+        """The largest request is the protocol's option."""
+        self.assertEqual(self.answers(max_request_size=11), [b"\x94\x01\x01\xc0\x04"])
+        self.assertEqual(self.answers(max_request_size=10), [])
+
+    def test_refused(self) -> None:
+        """What cannot be served is a plugin error that names the class."""
+        for name, options, expected in (
+            ("methods_to_serve:Other", {}, "is no RPCMethods"),
+            ("methods_to_serve:Absent", {}, "has no 'Absent'"),
+            ("methods_to_serve", {}, "'module:Class'"),
+            ("methods_to_serve:Methods", {"fact": "1"}, "it takes factor"),
+            ("methods_to_serve:Methods", {"factor": "x"}, "does not fit int"),
+        ):
+            error = self.assertRaises(PluginError, rpc_protocol, name, **options)
+            self.assertIn(expected, str(error))
+            self.assertIn(f"protocol 'rpc' with class={name!r}", str(error))
+            self.assertEqual(error.name, "rpc")

@@ -1,0 +1,198 @@
+"""What ``twistd udpecho`` does between its options and its first datagram, and how it tells what went wrong.
+
+Theory of operation: two things can go wrong that are neither a wrong option nor a bug of ours. The port cannot be had:
+that shows while options are parsed, and :func:`bind_or_explain` says it in one line. Or the plugin's code, which must
+not run before ``--uid`` took effect, fails when the service starts. By then ``twistd`` has written its pid file and,
+as a daemon, its parent waits. Only an exception that leaves ``startService`` makes it remove the one and tell the
+other (``SystemExit`` does neither), and Python would print that exception with a traceback through all of ``twistd``.
+So :class:`PluginService` writes the error to the log, and lets it out with an excepthook set for this very exception,
+that prints its one line. The traceback of the plugin's own code is in the log.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.internet.error import CannotListenError, InvalidAddressError
+from twisted.internet.protocol import AbstractDatagramProtocol
+from twisted.logger import Logger
+from twisted.python.usage import UsageError
+
+from .address import format_address
+from .errors import LocalError, PluginError, TwistedUDPError
+from .plugins import construct, describe_exception, load_target, own_traceback
+from .server import UDPServerService, as_protocol
+from .transport import bind, port_holder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from .address import Address
+    from .interfaces import IDatagramPlugin
+    from .plugins import BrokenPluginFile
+    from .transport import BoundSocket
+
+__all__ = ["PluginService", "bind_or_explain", "explain_bind_error", "protocol_factory", "tell_of_broken_files"]
+
+_log = Logger(namespace="twistedudp")
+
+_UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+def bind_or_explain(port: int, interface: str, receive_buffer: int | None) -> BoundSocket:
+    """Bind a UDP port.
+
+    Raises:
+        UsageError: It cannot be had; the text says why and what to do, in one line.
+    """
+    try:
+        return bind(port, interface, receive_buffer=receive_buffer)
+    except CannotListenError as error:
+        raise UsageError(explain_bind_error(error.socketError, port, interface)) from error
+    except InvalidAddressError as error:
+        raise UsageError(f"--interface: {interface!r}: {error.message}") from error
+
+
+def explain_bind_error(error: BaseException, port: int, interface: str) -> str:
+    """Return in one line why a port could not be bound and what to do about it."""
+    where = format_address((interface, port))
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        holder = port_holder(port, interface) or "a process that only root can see (ss -ulpn)"
+        return (
+            f"UDP port {where} is in use by {holder}; stop it, or choose another port with --port (0 picks a free one)"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            f"UDP port {where} needs a right that this process does not have: start as root with twistd's --uid, or "
+            "give CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities= of systemd), or lower "
+            f"net.ipv4.ip_unprivileged_port_start, or choose a --port from {_first_unprivileged_port()} on"
+        )
+    if number == errno.EADDRNOTAVAIL:
+        return (
+            f"--interface: {interface} is not an address of this machine ('ip address' lists them); "
+            "write one of these, or 0.0.0.0 or :: for all of them"
+        )
+    if number == errno.EAFNOSUPPORT:
+        return f"--interface: {interface} is an IPv6 address, and this machine has no IPv6; write an IPv4 address"
+    if number == errno.EINVAL and interface.lower().startswith("fe80:") and "%" not in interface:
+        return f"--interface: {interface} is a link-local address; name its network interface: {interface}%eth0"
+    return f"UDP port {where} cannot be bound: {describe_exception(error)}"
+
+
+def _first_unprivileged_port() -> int:
+    try:
+        return int(_UNPRIVILEGED_PORT_START.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # not Linux
+        return 1024
+
+
+def tell_of_broken_files(broken: Iterable[BrokenPluginFile]) -> None:
+    """Log each plugin file that could not be imported, with its own traceback."""
+    for file in broken:
+        _log.error(
+            "the plugin file {file} could not be imported, its protocols are not offered:\n{traceback}",
+            file=file.file,
+            traceback=file.traceback.rstrip(),
+        )
+
+
+def protocol_factory(
+    plugin: IDatagramPlugin, options: Mapping[str, str], *, verbose: bool = False
+) -> Callable[[], AbstractDatagramProtocol]:
+    """Return what imports and constructs a plugin's target when it is called, not before.
+
+    The callable raises :class:`PluginError` for whatever is wrong with the target or the options.
+    """
+    name = plugin.name
+    wanted_by = f"protocol {name!r}"
+
+    def make() -> AbstractDatagramProtocol:
+        target = load_target(plugin.target, wanted_by, name)
+        if isinstance(target, type) and not _is_servable_class(target):  # says so before it runs any more of its code
+            raise PluginError(name, _not_servable(wanted_by, plugin.target))
+        made = construct(target, options, wanted_by, name)
+        try:
+            protocol = as_protocol(made)
+        except LocalError as error:  # a method that cannot be served
+            raise PluginError(name, f"{wanted_by}: {error}") from None
+        except TypeError:
+            raise PluginError(name, _not_servable(wanted_by, plugin.target)) from None
+        if verbose:
+            _log_each_datagram(protocol, name)
+        return protocol
+
+    return make
+
+
+def _is_servable_class(target: type) -> bool:
+    if issubclass(target, AbstractDatagramProtocol):
+        return True
+    from .methods import RPCMethods  # noqa: PLC0415  # an echo server needs no codec, and its start is timed
+
+    return issubclass(target, RPCMethods)
+
+
+def _not_servable(wanted_by: str, target: str) -> str:
+    return f"{wanted_by}: {target} is neither a DatagramProtocol nor an RPCMethods"
+
+
+def _log_each_datagram(protocol: AbstractDatagramProtocol, name: str) -> None:
+    """Make a protocol log who sends how much; the method is shadowed so that all else about the protocol stays."""
+    deliver = protocol.datagramReceived
+
+    def log_and_deliver(datagram: bytes, addr: Address) -> None:
+        _log.info("{name}: {size} bytes from {peer}", name=name, size=len(datagram), peer=format_address(addr))
+        deliver(datagram, addr)
+
+    protocol.datagramReceived = log_and_deliver  # type: ignore[method-assign]  # see the docstring
+
+
+class PluginService(UDPServerService):
+    """Serves a plugin's target under ``twistd``; an error at the start is told in one line."""
+
+    def startService(self) -> None:
+        """Import, construct and serve the plugin's target.
+
+        Raises:
+            PluginError: The target cannot be had, or its code failed. It is in the log already, and should it leave
+                the process unhandled, Python prints one line for it.
+            LocalError: The port could not be bound anew at a second start; told in the same way.
+        """
+        try:
+            super().startService()
+        except TwistedUDPError as error:
+            _tell(error)
+            raise
+        except CannotListenError as error:
+            told = LocalError(explain_bind_error(error.socketError, error.port, error.interface))
+            _tell(told)
+            raise told from error
+        except (Exception, SystemExit) as error:
+            name = self.name or ""
+            told = PluginError(name, f"protocol {name!r} failed when it was started: {describe_exception(error)}")
+            told.__cause__ = error
+            _tell(told)
+            raise told from error
+
+
+def _tell(error: TwistedUDPError) -> None:
+    """Log an error, with the traceback of the plugin's code if it caused it, and shorten what Python prints for it."""
+    text = str(error)
+    if error.__cause__ is not None:
+        text = f"{text}\n{own_traceback(error.__cause__).rstrip()}"
+    _log.critical("{text}", text=text)
+    previous = sys.excepthook
+
+    def excepthook(kind: type[BaseException], value: BaseException, frames: TracebackType | None) -> None:
+        if value is not error:
+            previous(kind, value, frames)
+        elif sys.__stderr__ is not None:  # twistd has put sys.stderr into the log, where the error is already
+            sys.__stderr__.write(f"twistd udpecho: {error}\n")
+            sys.__stderr__.flush()
+
+    sys.excepthook = excepthook

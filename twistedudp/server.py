@@ -1,0 +1,207 @@
+"""A UDP server as a Twisted service: start it, stop it, start it again.
+
+Theory of operation: binding a port may need a right that serving must not have, so the two are apart.
+``privilegedStartService`` binds; ``startService``, which ``twistd`` calls after it gave up root's rights, makes the
+protocol and starts it on what was bound. Whoever needs the port bound even earlier, so that an error can be told before
+a daemon forks, binds by :func:`twistedudp.transport.bind` and hands the result over as ``bound``.
+
+The service logs one line when it listens and one when it has stopped. It turns the port's own lines off
+(``protocol.noisy``), which say the same in other words.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import AbstractDatagramProtocol
+from twisted.logger import Logger
+
+from . import transport
+from .address import format_address, unmapped
+from .plugins import construct, load_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IListeningPort
+
+    from .address import Address
+    from .methods import RPCMethods
+    from .protocol import RPCServerProtocol
+    from .transport import BoundSocket, DatagramStats
+
+    Servable: TypeAlias = AbstractDatagramProtocol | RPCMethods
+
+__all__ = ["UDPServerService", "as_protocol", "rpc_protocol"]
+
+_log = Logger(namespace="twistedudp")
+
+
+class UDPServerService(Service):
+    """Serves a protocol on a UDP port, as an ``IService``.
+
+    Args:
+        reactor: Provides ``IReactorUDP``, or ``IReactorFDSet`` for a port of ours.
+        port: The port number; 0 picks a free one, and another at each start.
+        protocol_or_factory: A ``DatagramProtocol``, an ``RPCMethods``, or a callable without arguments that returns
+            one of them; it is called at each start.
+        interface: A numeric address of this machine; ``"0.0.0.0"`` all of IPv4, ``"::"`` all of both.
+        max_datagram_size: Bytes; a larger datagram is counted and dropped, never cut.
+        receive_buffer: Bytes that the kernel shall keep for datagrams not yet read; ``None`` leaves its default.
+        bound: A socket that is bound already, for the first start; the service owns it from now on.
+
+    Attributes:
+        protocol: The protocol that is being served; ``None`` before the first start.
+        stats: The counters of the port in use, or of the last one; ``None`` before the first start, and where the
+            port is not one of ours.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        port: int,
+        protocol_or_factory: Servable | Callable[[], Servable],
+        interface: str = "127.0.0.1",
+        *,
+        max_datagram_size: int = 65535,
+        receive_buffer: int | None = None,
+        bound: BoundSocket | None = None,
+    ) -> None:
+        self.protocol: AbstractDatagramProtocol | None = None
+        self.stats: DatagramStats | None = None
+        self._reactor = reactor
+        self._port = port
+        self._interface = interface
+        self._max_datagram_size = max_datagram_size
+        self._receive_buffer = receive_buffer
+        self._protocol_or_factory = protocol_or_factory
+        self._bound = bound
+        self._listening: IListeningPort | None = None
+
+    @property
+    def address(self) -> Address | None:
+        """The address really bound, ``None`` unless the port is bound."""
+        if self._listening is not None:
+            bound: Any = self._listening.getHost()  # an IPv4Address or IPv6Address, which IAddress does not say
+            return unmapped(bound.host), bound.port
+        if self._bound is not None:
+            return self._bound.host, self._bound.port
+        return None
+
+    def privilegedStartService(self) -> None:
+        """Bind the port, unless it is bound already.
+
+        Raises:
+            twisted.internet.error.CannotListenError: The port is taken, not allowed, or not on this machine.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        if self._bound is None and self._listening is None and IReactorFDSet.providedBy(self._reactor):
+            self._bound = transport.bind(self._port, self._interface, receive_buffer=self._receive_buffer)
+
+    def startService(self) -> None:
+        """Make the protocol and serve it; binds the port first where that has not been done.
+
+        Raises:
+            TypeError: The factory returned nothing that can be served.
+            twisted.internet.error.CannotListenError: The port is taken, not allowed, or not on this machine.
+        """
+        bound, self._bound = self._bound, None
+        try:
+            protocol = self._make_protocol()
+            protocol.noisy = False
+            listening = transport.listen(
+                self._reactor,
+                self._port,
+                protocol,
+                self._interface,
+                self._max_datagram_size,
+                receive_buffer=self._receive_buffer,
+                bound=bound,
+            )
+        except BaseException:
+            if bound is not None:
+                bound.close()
+            raise
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        self.protocol = protocol
+        self._listening = listening
+        self.stats = getattr(listening, "stats", None)
+        _log.info("{server} is listening on {address} (UDP)", server=self._label(), address=self._address_text())
+
+    def stopService(self) -> Deferred[Any] | None:
+        """Stop serving.
+
+        Returns:
+            A Deferred that fires with ``None`` when the port is free; ``None`` if the service was not serving.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        if self._bound is not None:
+            self._bound.close()
+            self._bound = None
+        if self._listening is None:
+            return None
+        address = self._address_text()
+        listening, self._listening = self._listening, None
+        stopped: Deferred[Any] = maybeDeferred(listening.stopListening)
+
+        def tell(result: object) -> object:
+            _log.info("{server} has stopped listening on {address} (UDP)", server=self._label(), address=address)
+            return result
+
+        return stopped.addBoth(tell)
+
+    def _make_protocol(self) -> AbstractDatagramProtocol:
+        made = self._protocol_or_factory
+        if callable(made) and not isinstance(made, AbstractDatagramProtocol):
+            made = made()
+        return as_protocol(made)
+
+    def _label(self) -> str:
+        return self.name or type(self.protocol).__name__
+
+    def _address_text(self) -> str:
+        return format_address(self.address or ("", self._port))
+
+
+def as_protocol(servable: object) -> AbstractDatagramProtocol:
+    """Return what a port can serve: a protocol as it is, ``RPCMethods`` inside an ``RPCServerProtocol``.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(servable, AbstractDatagramProtocol):
+        return servable
+    from .methods import RPCMethods  # noqa: PLC0415  # an echo server needs no codec, and its start is timed
+
+    if isinstance(servable, RPCMethods):
+        from .protocol import RPCServerProtocol  # noqa: PLC0415  # see above
+
+        return RPCServerProtocol(servable)
+    raise TypeError(f"{servable!r} is neither a DatagramProtocol nor an RPCMethods; a UDP server serves one of these")
+
+
+def rpc_protocol(class_: str, max_request_size: int = 8192, **options: str) -> RPCServerProtocol:
+    """Serve an ``RPCMethods`` class that is named as text: the target of the built-in protocol ``rpc``.
+
+    Args:
+        class_: ``"module:Class"``.
+        max_request_size: Bytes; a larger request is counted and dropped.
+        options: Options of the class itself, as text; see :func:`twistedudp.plugins.construct`.
+
+    Raises:
+        PluginError: The class cannot be had, constructed with these options, or is no ``RPCMethods``.
+    """
+    from .errors import PluginError  # noqa: PLC0415  # beside its only use
+    from .methods import RPCMethods  # noqa: PLC0415  # an echo server needs no codec, and its start is timed
+    from .protocol import RPCServerProtocol  # noqa: PLC0415  # see above
+
+    wanted_by = f"protocol 'rpc' with class={class_!r}"
+    methods = construct(load_target(class_, wanted_by, "rpc"), options, wanted_by, "rpc")
+    if not isinstance(methods, RPCMethods):
+        raise PluginError("rpc", f"{wanted_by}: {class_} is no RPCMethods; derive the class from it")
+    return RPCServerProtocol(methods, max_request_size=max_request_size)
