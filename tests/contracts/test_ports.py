@@ -1,0 +1,12 @@
+"""The contract of UDP ports, on every kind of port and reactor."""
+
+from __future__ import annotations
+
+from tests.contracts.contract import SECTIONS, contract_case
+from tests.contracts.providers import provider_classes
+
+for _provider in provider_classes():
+    for _section in SECTIONS:
+        _case = contract_case(_section, _provider)
+        globals()[_case.__name__] = _case
+del _provider, _section, _case

@@ -1,0 +1,1 @@
+"""The port and its parts."""

@@ -1,0 +1,314 @@
+"""The port between reactor and protocol, on a reactor that only takes notes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from typing import Any
+
+from twisted.internet import interfaces
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import CannotListenError, InvalidAddressError
+from twisted.internet.protocol import AbstractDatagramProtocol, DatagramProtocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.transport.fakes import Notes, os_error
+from twistedudp.errors import LocalError
+from twistedudp.interfaces import IDatagramPort
+from twistedudp.transport import DatagramPort, _kernel, _port, bind, listen
+
+
+class FakeReactor(MemoryReactorClock):
+    """A reactor that notes its readers, and asks for their descriptors as every reactor does."""
+
+    def removeReader(self, reader: Any) -> None:
+        """Forget a reader."""
+        assert reader.fileno() >= 0
+        super().removeReader(reader)  # type: ignore[no-untyped-call]  # Twisted has no types there
+
+
+class FakeUDPReactor:
+    """A reactor without file descriptors, which has ports of its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def listenUDP(self, *arguments: Any) -> str:
+        """Note what is asked for."""
+        self.asked.append(arguments)
+        return "its port"
+
+
+class PortTestCase(SynchronousTestCase):
+    """Ports on the fake reactor."""
+
+    def setUp(self) -> None:
+        """Make the reactor."""
+        self.reactor: Any = FakeReactor()
+        self.protocol = Notes()
+
+    def listen(self, interface: str = "127.0.0.1", port: int = 0, **options: Any) -> Any:
+        """Listen until the test ends."""
+        listening: Any = listen(self.reactor, port, self.protocol, interface, **options)
+        self.addCleanup(listening.connectionLost)
+        return listening
+
+
+class ListenTests(PortTestCase):
+    """Which port it is."""
+
+    def test_interfaces(self) -> None:
+        """The port provides what it says, and what Twisted's own does."""
+        port = self.listen()
+        self.assertIsInstance(port, DatagramPort)
+        for interface in (IDatagramPort, interfaces.ISystemHandle, interfaces.IReadDescriptor):
+            self.assertTrue(verifyObject(interface, port))
+
+    def test_fallback(self) -> None:
+        """A reactor without file descriptors gives its own port, of the size asked for."""
+        reactor = FakeUDPReactor()
+        self.assertEqual("its port", listen(reactor, 7, self.protocol, "127.0.0.1", 9000))
+        self.assertEqual([(7, self.protocol, "127.0.0.1", 9000)], reactor.asked)
+
+    def test_fallback_of_a_bound_socket(self) -> None:
+        """Such a reactor cannot take a socket: it is closed, and the reactor binds its own."""
+        reactor = FakeUDPReactor()
+        bound = bind(0, "127.0.0.1")
+        listen(reactor, 0, self.protocol, bound=bound)
+        self.assertEqual([(bound.port, self.protocol, "127.0.0.1", 65535)], reactor.asked)
+        self.assertRaises(CannotListenError, bound.take)
+
+    def test_other_systems(self) -> None:
+        """Where the system is not POSIX, the reactor's port serves."""
+        self.patch(os, "name", "nt")
+        self.reactor.listenUDP = lambda *_: "its port"
+        self.assertEqual("its port", listen(self.reactor, 0, self.protocol))
+
+    def test_bound(self) -> None:
+        """A socket bound before is the one that is listened on."""
+        bound = bind(0, "127.0.0.1")
+        port = self.listen("", bound=bound)
+        self.assertEqual((bound.port, "127.0.0.1"), (port.getHost().port, port.interface))
+        self.assertRaises(CannotListenError, bound.take)
+
+    def test_shortfall(self) -> None:
+        """A receive buffer that is smaller than asked for is one warning."""
+        events: list[Any] = []
+        observe: Any = events.append
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        bound = bind(0, "127.0.0.1")
+        bound.shortfall = "too little"
+        self.listen(bound=bound)
+        warnings = [formatEvent(event) for event in events if event["log_level"] == LogLevel.warn]
+        self.assertEqual(["too little"], warnings)
+
+    def test_granted_buffer(self) -> None:
+        """The receive buffer granted stands in the stats."""
+        self.assertEqual(65536, self.listen(receive_buffer=65536).stats.receive_buffer)
+
+    def test_too_many_open_files(self) -> None:
+        """If there is no descriptor left to watch the socket with, the port is free again."""
+
+        def refuse() -> None:
+            raise os_error(errno.EMFILE)
+
+        bound = bind(0, "127.0.0.1")
+        self.patch(select, "epoll", refuse)
+        error = self.assertRaises(CannotListenError, self.listen, bound=bound)
+        self.assertEqual(errno.EMFILE, error.socketError.errno)
+        bind(bound.port, "127.0.0.1").close()
+
+    def test_name(self) -> None:
+        """A name is no interface."""
+        self.assertRaises(InvalidAddressError, DatagramPort, self.reactor, 0, self.protocol, "localhost")
+
+
+class LifeTests(PortTestCase):
+    """From start to end."""
+
+    def test_not_listening(self) -> None:
+        """A port that does not listen yet says what it was asked for, and can do nothing else."""
+        port = DatagramPort(self.reactor, 7, self.protocol, "::1")
+        self.assertEqual(IPv6Address("UDP", "::1", 7), port.getHost())
+        everywhere = DatagramPort(self.reactor, 7, self.protocol)
+        self.assertEqual(IPv4Address("UDP", "0.0.0.0", 7), everywhere.getHost())  # noqa: S104  # not listened on
+        self.assertEqual(
+            (-1, None, "-", False), (port.fileno(), port.getHandle(), port.logPrefix(), port.delivering_to_group)
+        )
+        self.assertIn("not listening", repr(port))
+        self.assertRaises(LocalError, port.connect, "::1", 9)
+        self.assertRaises(LocalError, port.setBroadcastAllowed, True)
+        self.assertRaises(LocalError, port.getBroadcastAllowed)
+        self.assertIdentical(None, port.stopListening())
+        port.doRead()
+        port.connectionLost()
+        port.write(b"x", ("::1", 9))
+        self.assertEqual(1, port.stats.written_after_stop)
+
+    def test_descriptor(self) -> None:
+        """What the reactor watches is not the socket."""
+        port = self.listen()
+        self.assertEqual({port}, self.reactor.readers)
+        self.assertNotEqual(port.getHandle().fileno(), port.fileno())
+        self.assertEqual("Notes (UDP)", port.logPrefix())
+        self.assertIn(f"on {port.getHost().port}", repr(port))
+
+    def test_descriptor_elsewhere(self) -> None:
+        """On systems without epoll it is."""
+        self.patch(_kernel, "LINUX", False)
+        port = self.listen()
+        self.assertEqual(port.getHandle().fileno(), port.fileno())
+        self.stop(port)
+        self.assertEqual(-1, port.fileno())
+
+    def stop(self, port: Any) -> None:
+        """Stop a port and let a reactor turn pass."""
+        stopping = port.stopListening()
+        self.reactor.advance(0)
+        self.successResultOf(stopping)
+
+    def test_stop(self) -> None:
+        """After the stop everything is closed and nothing left in the reactor; the address is still known."""
+        port = self.listen()
+        host, handle = port.getHost(), port.getHandle()
+        watched = port.fileno()
+        self.stop(port)
+        self.assertEqual((set(), [], -1), (self.reactor.readers, self.reactor.getDelayedCalls(), handle.fileno()))
+        self.assertRaises(OSError, os.fstat, watched)
+        self.assertEqual((host, -1, None), (port.getHost(), port.fileno(), port.getHandle()))
+
+    def test_stop_twice(self) -> None:
+        """Who stops a port that is being stopped is told of the same end."""
+        port = self.listen()
+        stopping = [port.stopListening(), port.stopListening()]
+        self.assertEqual(1, len(self.reactor.getDelayedCalls()))
+        self.reactor.advance(0)
+        for each in stopping:
+            self.successResultOf(each)
+
+    def test_stop_inside_start_protocol(self) -> None:
+        """A protocol that stops its port when it starts is never read for."""
+        self.protocol.startProtocol = lambda: self.protocol.transport.stopListening()  # type: ignore[method-assign,union-attr]  # noqa: PLW0108  # there is no port yet
+        port = self.listen()
+        self.assertEqual(set(), self.reactor.readers)
+        self.reactor.advance(0)
+        self.assertEqual(-1, port.fileno())
+
+    def test_failing_start_protocol(self) -> None:
+        """If the protocol fails to start, the caller learns it and everything is closed."""
+        self.protocol.startProtocol = lambda: 1 / 0  # type: ignore[method-assign]
+        bound = bind(0, "127.0.0.1")
+        self.assertRaises(ZeroDivisionError, self.listen, bound=bound)
+        bind(bound.port, "127.0.0.1").close()
+        self.assertEqual((set(), []), (self.reactor.readers, self.reactor.getDelayedCalls()))
+
+    def test_again(self) -> None:
+        """A port that was stopped can listen again; one that listens cannot."""
+        port = self.listen()
+        self.assertRaises(CannotListenError, port.startListening)
+        self.stop(port)
+        port.startListening()
+        self.assertEqual({port}, self.reactor.readers)
+        self.protocol.transport = None
+
+    def test_lose_connection(self) -> None:
+        """The transport's own name for the stop does the same."""
+        port = self.listen()
+        port.loseConnection()
+        self.reactor.advance(0)
+        self.assertEqual(-1, port.fileno())
+
+    def test_reactor_shuts_down(self) -> None:
+        """A reactor that shuts down closes its readers itself; a stop that was under way is told of it."""
+        port = self.listen()
+        stopping = port.stopListening()
+        port.connectionLost()
+        self.successResultOf(stopping)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_failing_stop_protocol(self) -> None:
+        """A protocol that fails to stop cannot keep the port from closing."""
+        port = self.listen()
+        self.protocol.stopProtocol = lambda: 1 / 0  # type: ignore[method-assign]
+        stopping = port.stopListening()
+        self.assertRaises(ZeroDivisionError, self.reactor.advance, 0)
+        self.successResultOf(stopping)
+        self.assertEqual(-1, port.fileno())
+
+    def test_stop_inside_stop_protocol(self) -> None:
+        """A protocol that stops its port when it is stopped leaves nothing behind."""
+        port = self.listen()
+        stopping: list[Any] = []
+        self.protocol.stopProtocol = lambda: stopping.append(port.stopListening())  # type: ignore[method-assign]
+        self.stop(port)
+        self.successResultOf(stopping[0])
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_last_datagram(self) -> None:
+        """Until the protocol has stopped, it can still send."""
+        port = self.listen()
+        self.protocol.stopProtocol = lambda: port.write(b"bye", ("127.0.0.1", 9))  # type: ignore[method-assign]
+        self.stop(port)
+        self.assertEqual((1, 0), (port.stats.datagrams_sent, port.stats.written_after_stop))
+
+    def test_connect(self) -> None:
+        """A connected port knows which of its addresses it has."""
+        port = self.listen("")
+        number = port.getHost().port
+        port.connect("127.0.0.1", 9)
+        self.assertEqual(IPv4Address("UDP", "127.0.0.1", number), port.getHost())
+
+    def test_log_lines(self) -> None:
+        """Start and end are a line each; of a quiet protocol, none."""
+        for noisy, expected in ((True, ["Notes starting on {}", "(UDP Port {} Closed)"]), (False, [])):
+            events: list[Any] = []
+            observe: Any = events.append
+            globalLogPublisher.addObserver(observe)
+            self.protocol.noisy = noisy
+            port = self.listen()
+            number = port.getHost().port
+            self.stop(port)
+            globalLogPublisher.removeObserver(observe)
+            lines = [formatEvent(event) for event in events if "ing protocol" not in formatEvent(event)]
+            self.assertEqual([line.format(number) for line in expected], lines)
+
+    def test_log_prefix(self) -> None:
+        """A protocol that has no prefix of its own is called by its class."""
+
+        class Silent(AbstractDatagramProtocol):
+            noisy = False
+
+        self.assertEqual("Silent", _port._prefix_of(Silent()))
+        self.assertEqual("DatagramProtocol", _port._prefix_of(DatagramProtocol()))
+
+
+class SendingTests(PortTestCase):
+    """With a real socket below."""
+
+    def test_write(self) -> None:
+        """A datagram, and one made of pieces."""
+        port = self.listen()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            server.settimeout(5)
+            port.write(b"one", server.getsockname())
+            port.writeSequence([b"t", b"wo"], server.getsockname())
+            self.assertEqual([b"one", b"two"], [server.recv(100), server.recv(100)])
+
+
+class ReadingTests(PortTestCase):
+    """With a real socket below."""
+
+    def test_read(self) -> None:
+        """What the socket has is delivered."""
+        port = self.listen()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"hello", ("127.0.0.1", port.getHost().port))
+            port.doRead()
+            self.assertEqual([(b"hello", ("127.0.0.1", client.getsockname()[1]))], self.protocol.notes)

@@ -1,0 +1,157 @@
+"""What Linux offers a UDP socket beyond Python's ``socket`` module: numbers, and bytes in and out.
+
+Theory of operation: Python lacks some of these constants in some of the versions that we run on, so that all of them
+stand here with the header they come from; nothing else in the package writes such a number. Beside them, the three
+binary layouts that travel as control messages: the address a datagram was sent to (``in_pktinfo``, ``in6_pktinfo``),
+and the error that the network made of one (``sock_extended_err``). Everything here is a pure function.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from ..address import unmapped
+from ..interfaces import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "IPV6_RECVERR",
+    "IPV6_RECVPKTINFO",
+    "IP_PKTINFO",
+    "IP_RECVERR",
+    "LINUX",
+    "MSG_ERRQUEUE",
+    "ORIGIN_LOCAL",
+    "SO_RCVBUFFORCE",
+    "SO_RXQ_OVFL",
+    "Ancillary",
+    "QueuedError",
+    "ReturnPath",
+    "address_asked",
+    "dropped_by_kernel",
+    "parse_extended_error",
+    "parse_return_path",
+]
+
+LINUX: Final[bool] = sys.platform.startswith("linux")
+"""Whether the options below mean anything to the kernel."""
+
+IP_PKTINFO: Final = 8
+"""``linux/in.h``: both the option and the control message."""
+IP_RECVERR: Final = 11
+"""``linux/in.h``"""
+IPV6_RECVERR: Final = 25
+"""``linux/in6.h``"""
+IPV6_RECVPKTINFO: Final = 49
+"""``linux/in6.h``: the option."""
+IPV6_PKTINFO: Final = 50
+"""``linux/in6.h``: the control message."""
+SO_RCVBUFFORCE: Final = 33
+"""``asm-generic/socket.h``"""
+SO_RXQ_OVFL: Final = 40
+"""``asm-generic/socket.h``: both the option and the control message."""
+MSG_ERRQUEUE: Final = 0x2000
+"""``linux/socket.h``"""
+ORIGIN_LOCAL: Final = 1
+"""``linux/errqueue.h``, ``SO_EE_ORIGIN_LOCAL``: the error was made by this machine's own kernel, at the send."""
+
+Ancillary: TypeAlias = "list[tuple[int, int, bytes]]"
+"""Control messages as ``recvmsg`` and ``sendmsg`` have them: level, type, data."""
+
+_IN_PKTINFO = struct.Struct("@i4s4s")
+_IN6_PKTINFO = struct.Struct("@16sI")
+_EXTENDED_ERR = struct.Struct("=IBBBxII")
+_COUNTER = struct.Struct("=I")
+_FAMILY = struct.Struct("=H")
+_UNSPECIFIED_INTERFACE = 0
+_IPV4_ANY = bytes(4)
+
+
+class ReturnPath(NamedTuple):
+    """How an answer leaves from the address that was asked."""
+
+    ancillary: Ancillary
+    """What ``sendmsg`` takes; empty where the kernel is to choose."""
+    to_group: bool
+    """Whether the address asked was a broadcast or multicast address, not one of this host's own."""
+
+
+class QueuedError(NamedTuple):
+    """One entry of a socket's error queue."""
+
+    origin: int
+    """``ORIGIN_LOCAL``, or who else made it (``linux/errqueue.h``)."""
+    unreachable: Unreachable
+
+
+def address_asked(ancillary: Ancillary) -> bytes:
+    """Return the control message that tells the address a datagram was sent to, ``b""`` if there is none.
+
+    On a dual-stack socket an IPv4 datagram carries both kinds; the IPv4 one knows broadcasts apart and comes last.
+    """
+    found = b""
+    for level, kind, data in ancillary:
+        if (level == socket.IPPROTO_IP and kind == IP_PKTINFO) or (
+            level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO
+        ):
+            found = data
+    return found
+
+
+def dropped_by_kernel(ancillary: Ancillary) -> int | None:
+    """Return how many datagrams the socket has lost to a full receive buffer (SO_RXQ_OVFL), None if it is not told."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
+            return int(_COUNTER.unpack(data)[0])
+    return None
+
+
+def parse_return_path(asked: bytes) -> ReturnPath:
+    """Turn the bytes of :func:`address_asked` into the way back."""
+    if len(asked) == _IN_PKTINFO.size:
+        _, local, addressed = _IN_PKTINFO.unpack(asked)
+        back = _IN_PKTINFO.pack(_UNSPECIFIED_INTERFACE, local, _IPV4_ANY)
+        # ipi_spec_dst is the host's own address that received it (ip(7)); it differs from the header's destination
+        # only where that is a broadcast or multicast address.
+        return ReturnPath([(socket.IPPROTO_IP, IP_PKTINFO, back)], local != addressed)
+    if len(asked) == _IN6_PKTINFO.size:
+        addressed, interface = _IN6_PKTINFO.unpack(asked)
+        if addressed[0] == 0xFF:  # RFC 4291 section 2.7: multicast, which cannot be a source
+            return ReturnPath([], to_group=True)
+        link_local = addressed[0] == 0xFE and addressed[1] & 0xC0 == 0x80  # RFC 4291 section 2.5.6
+        # Only a link-local source needs its interface; any other may leave by whatever route leads to the peer.
+        back = _IN6_PKTINFO.pack(addressed, interface if link_local else _UNSPECIFIED_INTERFACE)
+        return ReturnPath([(socket.IPPROTO_IPV6, IPV6_PKTINFO, back)], to_group=False)
+    return ReturnPath([], to_group=False)
+
+
+def parse_extended_error(ancillary: Iterable[tuple[int, int, bytes]]) -> QueuedError | None:
+    """Turn the control messages of an error queue entry into what happened, None if they do not tell."""
+    for level, kind, data in ancillary:
+        if (level == socket.IPPROTO_IP and kind == IP_RECVERR) or (
+            level == socket.IPPROTO_IPV6 and kind == IPV6_RECVERR
+        ):
+            if len(data) < _EXTENDED_ERR.size:
+                return None
+            number, origin, icmp_type, icmp_code, _, _ = _EXTENDED_ERR.unpack_from(data)
+            if origin <= ORIGIN_LOCAL:
+                icmp_type = icmp_code = 0
+            reporter = _host_of(data[_EXTENDED_ERR.size :])
+            return QueuedError(origin, Unreachable(number, os.strerror(number), icmp_type, icmp_code, reporter))
+    return None
+
+
+def _host_of(sockaddr: bytes) -> str:
+    """Return the numeric host of a raw ``sockaddr_in`` or ``sockaddr_in6``, empty for anything else."""
+    family = _FAMILY.unpack_from(sockaddr)[0] if len(sockaddr) >= _FAMILY.size else socket.AF_UNSPEC
+    if family == socket.AF_INET and len(sockaddr) >= 8:
+        return socket.inet_ntop(socket.AF_INET, sockaddr[4:8])
+    if family == socket.AF_INET6 and len(sockaddr) >= 24:
+        return unmapped(socket.inet_ntop(socket.AF_INET6, sockaddr[8:24]))
+    return ""

@@ -1,0 +1,133 @@
+"""Receiving so that an answer finds its way back, and knowing that way later.
+
+Theory of operation: a socket bound to all addresses of a host must answer from the one that was asked, else a client
+that has connected its socket never sees the answer. The kernel tells the address asked with each datagram (IP_PKTINFO,
+ip(7)) and takes it back with the answer. The route of the datagram being delivered is at hand; that of each peer
+heard lately is remembered, for answers that are written later. Sockets bound to one address need none of it: their
+datagrams come by ``recvfrom``, which is cheaper, and only IPv6 addresses are translated.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from . import _kernel
+from ._addresses import TwoGenerations, peer_of, sockaddr_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..address import Address
+    from ._addresses import SockAddr
+    from ._stats import DatagramStats
+
+__all__ = ["MAX_LOCAL_ADDRESSES", "Route", "Routes"]
+
+MAX_LOCAL_ADDRESSES: Final = 1024
+"""Addresses of this host whose control messages are kept ready. A host has a handful, but a local route for a whole
+network (127.0.0.0/8 is one) lets a peer choose; then they are made anew, which costs a microsecond."""
+
+_ANCILLARY_SIZE: Final = 160  # IPv6 and IPv4 packet information and the drop counter: 40 + 32 + 24 bytes, with room
+
+Route: TypeAlias = "tuple[SockAddr, _kernel.Ancillary]"
+"""Where to send, and the control messages that name the address to send from (empty: the kernel chooses)."""
+
+
+class Routes:
+    """The peers of one socket, as the kernel sees them.
+
+    Attributes:
+        current: The route of the datagram received last, None where the peer's address itself will do.
+        to_group: Whether the datagram received last was sent to a broadcast or multicast address.
+        receive: Returns the next datagram and its sender; takes the size of the buffer.
+    """
+
+    def __init__(self, handle: socket.socket, stats: DatagramStats, *, wildcard: bool, to_group: bool) -> None:
+        self.current: Route | None = None
+        self.to_group = to_group
+        self._handle = handle
+        self._stats = stats
+        self._ipv6 = handle.family == socket.AF_INET6
+        self._dual_stack = self._ipv6 and wildcard
+        self._known: TwoGenerations[Address, Route] = TwoGenerations()
+        self._names: TwoGenerations[SockAddr, Address] = TwoGenerations()
+        self._paths: dict[bytes, _kernel.ReturnPath] = {}
+        self.receive: Callable[[int], tuple[bytes, Any]] = handle.recvfrom
+        if wildcard and _kernel.LINUX:
+            self.receive = self._receive_asked
+        elif self._ipv6:
+            self.receive = self._receive_named
+
+    def to(self, addr: Address) -> Route:
+        """Return the way to a peer: the one it was last heard on, or what the kernel will choose.
+
+        Raises:
+            twisted.internet.error.InvalidAddressError: The host is not numeric, or not one for this socket.
+        """
+        route = self._known.get(addr)
+        if route is None:
+            route = (sockaddr_of(addr, family=self._handle.family, dual_stack=self._dual_stack), [])
+            self._remember(addr, route)
+        return route
+
+    def forget(self, addr: Address) -> None:
+        """Let the kernel choose the address to answer a peer from: the remembered one is gone from this host."""
+        self._known.discard(addr)
+
+    def _receive_named(self, size: int) -> tuple[bytes, Address]:
+        """Receive on an IPv6 socket that is bound to one address."""
+        datagram, sockaddr = self._handle.recvfrom(size)
+        peer = self._names.young.get(sockaddr)
+        if peer is None:
+            peer = self._name(sockaddr)
+        route = self._known.young.get(peer)
+        if route is None:
+            route = (sockaddr, [])
+            self._remember(peer, route)
+        self.current = route
+        return datagram, peer
+
+    def _receive_asked(self, size: int) -> tuple[bytes, Address]:
+        """Receive together with the address that was asked."""
+        datagram, ancillary, _, sockaddr = self._handle.recvmsg(size, _ANCILLARY_SIZE)
+        asked = ancillary[0][2] if len(ancillary) == 1 else self._read_ancillary(ancillary)
+        path = self._paths.get(asked)
+        if path is None:
+            path = self._learn_path(asked)
+        back, self.to_group = path
+        peer: Address | None = sockaddr
+        if self._ipv6:
+            peer = self._names.young.get(sockaddr)
+            if peer is None:
+                peer = self._name(sockaddr)
+        route = self._known.young.get(peer)  # type: ignore[arg-type]  # mypy loses the type that "if" has settled
+        if route is None or route[1] is not back:
+            route = (sockaddr, back)
+            self._remember(peer, route)  # type: ignore[arg-type]  # as above
+        self.current = route
+        return datagram, peer  # type: ignore[return-value]  # as above
+
+    def _read_ancillary(self, ancillary: _kernel.Ancillary) -> bytes:
+        """Take the control messages apart where there is not just the one: dual stack, or the kernel lost something."""
+        dropped = _kernel.dropped_by_kernel(ancillary)
+        if dropped is not None:
+            self._stats.dropped_by_kernel = dropped
+        return _kernel.address_asked(ancillary)
+
+    def _learn_path(self, asked: bytes) -> _kernel.ReturnPath:
+        if len(self._paths) >= MAX_LOCAL_ADDRESSES:
+            self._paths.clear()
+        path = self._paths[asked] = _kernel.parse_return_path(asked)
+        return path
+
+    def _name(self, sockaddr: SockAddr) -> Address:
+        name = self._names.get(sockaddr)
+        if name is None:
+            name = peer_of(sockaddr)
+            self._names.put(sockaddr, name)
+        return name
+
+    def _remember(self, addr: Address, route: Route) -> None:
+        self._known.put(addr, route)
+        self._stats.routes_forgotten = self._known.forgotten
