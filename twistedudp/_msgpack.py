@@ -5,8 +5,8 @@ at the size which the header *claims*, so 8 kB of nested headers cost 65 MB; its
 each list, which would refuse an honest flat list as well. So the structure is checked before anything is allocated:
 nesting depth, number of lists and maps, and elements claimed by all open containers together against the bytes that
 are left (an element takes at least one). The check walks the datagram in Python and costs 0.1 us per element; most
-datagrams do not need it, since one that has at most ``MAX_DEPTH`` bytes which could be a container header cannot
-break any of these limits. Counting those bytes is one call in C.
+datagrams do not need it, since one that has only ``_HARMLESS`` bytes which could be a container header cannot nest
+deeply, and what those few can make msgpack allocate is bounded. Counting those bytes is one call in C.
 
 The same limits hold for what is sent: a value that a peer of ours would refuse raises :class:`EncodeError`, which names
 the limit and the place in the value. Structured data is msgpack's base types with text keys, and the timestamp
@@ -49,10 +49,16 @@ MAX_CONTAINERS: Final = 1024
 datagram of 8 kB is decoded or refused within 2 ms and 1.2 MB."""
 
 MAX_MSGID: Final = 2**32 - 1
+_HARMLESS: Final = 8
+"""Container headers that need no check: at the worst each makes msgpack allocate 64 KiB in a datagram of 8 kB, beside
+the 300 kB that its other bytes can become."""
+
 _MAX_TIMESTAMP_SIZE: Final = 12
 
 # The first bytes of every container: fixmap, fixarray, array16, array32, map16, map32.
 _CONTAINER_BYTES: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+# ... and those of extensions beside: msgpack packs any, and timestamps that no datetime can hold.
+_DOUBTFUL_BYTES: Final = _CONTAINER_BYTES + bytes([0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8])
 _MESSAGE_FIRST_BYTES: Final = frozenset((0x93, 0x94, 0xDC, 0xDD))
 
 
@@ -91,6 +97,7 @@ def _check_structure_untrusted(payload: bytes) -> None:
     containers = 0
     left = 1  # elements still to come in the innermost open container
     outer: list[int] = []  # the same for those around it
+    outside = 0  # their sum
     sizes = _SIZES
     while True:
         first = payload[position]
@@ -98,6 +105,10 @@ def _check_structure_untrusted(payload: bytes) -> None:
         left -= 1
         if size:
             position += size
+        elif first in (0xC4, 0xD9):  # the shortest of the next kind apart, since a datagram can hold most of them
+            position += 2 + payload[position + 1]
+        elif first in (0xC5, 0xDA):
+            position += 3 + (payload[position + 1] << 8 | payload[position + 2])
         elif first in _COUNTED:
             width, extra = _COUNTED[first]
             start = position + 1 + width
@@ -106,17 +117,19 @@ def _check_structure_untrusted(payload: bytes) -> None:
             claimed, position = _container_untrusted(payload, position)
             containers += 1
             outer.append(left)
+            outside += left
             left = claimed
             if len(outer) > MAX_DEPTH:
                 raise DecodeError(f"lists and maps are nested more than {MAX_DEPTH} deep")
             if containers > MAX_CONTAINERS:
                 raise DecodeError(f"it has more than {MAX_CONTAINERS:,} lists and maps")
-            if left + sum(outer) > len(payload) - position:
+            if left + outside > len(payload) - position:
                 raise DecodeError("a list or map claims more elements than the datagram has bytes")
         while not left:
             if not outer:
                 return
             left = outer.pop()
+            outside -= left
 
 
 def _container_untrusted(payload: bytes, position: int) -> tuple[int, int]:
@@ -147,7 +160,7 @@ def _extension_untrusted(code: int, data: bytes) -> NoReturn:
 
 def _unpack_untrusted(payload: bytes) -> object:
     try:
-        if len(payload) - len(payload.translate(None, _CONTAINER_BYTES)) > MAX_DEPTH:
+        if len(payload) - len(payload.translate(None, _CONTAINER_BYTES)) > _HARMLESS:
             _check_structure_untrusted(payload)
         unpacked: object = msgpack.unpackb(
             payload,
@@ -160,6 +173,8 @@ def _unpack_untrusted(payload: bytes) -> object:
         )
     except DecodeError:
         raise
+    except IndexError as error:
+        raise DecodeError("not msgpack: it ends inside an element") from error
     except Exception as error:  # msgpack raises six types, OverflowError among them
         raise DecodeError(f"not msgpack: {str(error) or type(error).__name__}") from error
     return unpacked
@@ -255,7 +270,7 @@ def _encode(message: tuple[object, ...], name: str, value: object, own_container
     """Encode a message and make sure that a decoder with the limits of this module takes it."""
     try:
         payload: bytes = _PACKER.pack(message)
-        if len(payload) - len(payload.translate(None, _CONTAINER_BYTES)) > own_containers:
+        if len(payload) - len(payload.translate(None, _DOUBTFUL_BYTES)) > own_containers:
             _unpack_untrusted(payload)
     except Exception as error:  # what msgpack raises for a value has no common root either
         _explain(name, value)
@@ -300,8 +315,10 @@ def _explain(name: str, value: object) -> None:
 def _fault(element: object) -> str:
     """Say why one element cannot be sent whatever it holds, or return an empty text."""
     if isinstance(element, dict):
-        key = next((key for key in element if not isinstance(key, str)), None)
-        return "" if key is None else f"the keys of a map must be text, not {type(key).__name__} ({key!r})"
+        for key in element:
+            if not isinstance(key, str):
+                return f"the keys of a map must be text, not {type(key).__name__} ({key!r})"
+        element = dict.fromkeys(element)  # the values have their turn, and a key that is text may be no valid one
     if isinstance(element, (list, tuple)):
         return ""
     if isinstance(element, int) and not -(2**63) <= element < 2**64:
@@ -320,7 +337,7 @@ def _walk(path: str, value: object, depth: int) -> Iterator[tuple[str, object, i
             plain = _plain(value)
         except Exception:  # noqa: BLE001  # _fault tells why
             plain = value
-        value = plain if isinstance(plain, dict) else value
+        value = plain if isinstance(plain, (dict, list)) else value
     yield path, value, depth
     if isinstance(value, (dict, list, tuple)) and depth <= MAX_DEPTH:
         for key, element in value.items() if isinstance(value, dict) else enumerate(value):

@@ -129,8 +129,9 @@ class RequestPump:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for transmit in self.requester.transmits():  # of a callback's commands, if it is a callback that stops
+            self._send(transmit)
         ports = [listening for _, listening in self._ports.values()]
-        self._ports.clear()
         return gatherResults([maybeDeferred(listening.stopListening) for listening in ports], consumeErrors=True)
 
     def _arm(self, deadline: float | None) -> None:

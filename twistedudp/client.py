@@ -9,8 +9,8 @@ Every call becomes a Deferred that fires once: with its result, with an error of
 from __future__ import annotations
 
 import enum
-import math
 import random
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
@@ -130,9 +130,10 @@ class UDPClientService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]  # nor here
         self._resolving = None
-        self._pump.requester.close()
-        self._pump.pump()
-        return self._pump.stop()
+        pump = self._pump  # the callback of an aborted request may start the service again, with a pump of its own
+        pump.requester.close()
+        pump.pump()
+        return pump.stop()
 
     async def __aenter__(self) -> Self:
         self.startService()
@@ -238,7 +239,7 @@ class UDPClientService(Service):
         seconds = self.timeout if timeout is DEFAULT else _check_timeout(timeout)
         try:
             self._check_running()
-            request = self._pump.requester.send_echo(bytes(data), timeout=seconds, now=self._pump.now())
+            request = self._pump.requester.send_echo(bytes(memoryview(data)), timeout=seconds, now=self._pump.now())
         except TwistedUDPError as error:
             return fail(error)
         return self._deferred(request)
@@ -269,6 +270,8 @@ class UDPClientService(Service):
 
     def _deliver(self, request: PendingRequest) -> None:
         deferred = cast("Deferred[object]", request.context)
+        if deferred.called:
+            return  # cancelled by the callback of another request that got its outcome in the same instant
         if request.error is None:
             deferred.callback(request.result)
         else:
@@ -320,7 +323,7 @@ def _check_address(host: str, port: int, interface: str) -> None:
 
 
 def _check_timeout(timeout: object) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= sys.float_info.max:
         raise ValueError(f"timeout={timeout!r}: it must be a positive number of seconds, since no call waits for ever")
     return float(timeout)
 

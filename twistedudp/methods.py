@@ -200,7 +200,7 @@ class Method:
         return (*values, *rest) if given >= count else values[:given]
 
     def _wrong(self, given: int, offset: int, reason: str) -> MethodError:
-        place = re.search(r" - at `\$\[(\d+)\](.*)`$", reason)
+        place = re.search(r" - at `(?:key` in `)?\$\[(\d+)\](.*)`$", reason)
         if place is None:
             parameters = "1 parameter" if given == 1 else f"{given} parameters"
             return MethodError(CODE_WRONG_PARAMETER_COUNT, f"{self.name}{self.signature} was given {parameters}")

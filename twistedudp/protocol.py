@@ -103,7 +103,7 @@ class RPCServerProtocol(DatagramProtocol):
             result = served.call(*served.arguments_untrusted(message.params))
             if inspect.iscoroutine(result):
                 result = Deferred.fromCoroutine(result)
-        except Exception:  # noqa: BLE001  # whatever a method raises, the server goes on
+        except (Exception, SystemExit):  # noqa: BLE001  # whatever a method raises, the server goes on
             self._failed(Failure(), incoming, served)  # type: ignore[no-untyped-call]  # nor here
             return
         finally:

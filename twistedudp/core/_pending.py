@@ -41,7 +41,7 @@ class PendingRequest:
         sent: When it was last transmitted.
         interval: Seconds to wait after the next transmission, before jitter.
         attempts: Datagrams transmitted so far.
-        refusals: ICMP errors that quoted it so far.
+        refused: The addresses whose ICMP errors quoted it so far.
         server: The server that it was last sent to, ``None`` while no address is known.
         asked: Every address it was sent to.
         socket: The local socket it leaves from.
@@ -53,7 +53,7 @@ class PendingRequest:
 
     __slots__ = (
         "asked", "attempts", "context", "deadline", "done", "due", "error", "idempotent", "interval", "kind", "msgid",
-        "payload", "refusals", "result", "sent", "server", "socket", "started",
+        "payload", "refused", "result", "sent", "server", "socket", "started",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917  # made once per request: keywords would cost a tenth of it
@@ -69,7 +69,7 @@ class PendingRequest:
         self.sent = started
         self.interval = 0.0
         self.attempts = 0
-        self.refusals = 0
+        self.refused: frozenset[Address] = frozenset()
         self.server: Server | None = None
         self.asked: tuple[Address, ...] = ()
         self.socket = 0

@@ -230,9 +230,9 @@ class Requester:
             self.stats.rejected["unmatched_icmp"] += 1
             return
         self.stats.refused += 1
-        request.refusals += 1
+        request.refused |= {peer}
         self._servers.failed(request.server)
-        if request.refusals < len(self._servers):
+        if len(request.refused) < len(self._servers):
             self._transmit_request(request, self._servers.after(request.server), now, request.interval)
         elif not self.settings.retry_refused:
             self._fail(request, PeerUnreachable(peer, reason))

@@ -193,6 +193,7 @@ class Responder:
             fits = False
         if not fits:
             # Its data, or the text of a method's own error, is the method's doing; the code alone always fits.
-            payload = encode_response(request.msgid, {"code": code[:64], "message": "(too large to send)"}, None)
+            code = code.encode("ascii", "replace")[:64].decode()
+            payload = encode_response(request.msgid, {"code": code, "message": "(too large to send)"}, None)
         self.stats.errors[code] += 1
         self._transmits.append(Transmit(payload, incoming.peer, 0))

@@ -1,0 +1,11 @@
+"""The whole suite on every supported Python: ``nox``, or ``nox -s tests-3.12`` for one."""
+
+from __future__ import annotations
+
+import nox
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"], venv_backend="venv")
+def tests(session: nox.Session) -> None:
+    """Run scripts/test in the session's environment: it installs the wheel there by itself."""
+    session.run("python", "scripts/test", "--environment", session.virtualenv.location, *session.posargs)

@@ -1,0 +1,543 @@
+"""The protocol that serves methods: results and errors on the wire, who asks, what is logged, and the stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.error import MessageLengthError
+from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
+
+from tests.simulation import CLIENT, CLIENT6, PORT, SERVER, SERVER6, Peer, SimulatedTestCase
+from twistedudp import _msgpack, errors
+from twistedudp.methods import MethodDefinitionError, NoCurrentPeer, RPCMethods, current_peer, method
+from twistedudp.protocol import MAX_LOGGED_FAILURES, RPCServerProtocol
+
+if TYPE_CHECKING:
+    from twistedudp.address import Address
+    from twistedudp.client import UDPClientService
+
+SECRET = "the password is xyzzy"  # noqa: S105  # what must not get out
+
+
+class SecretError(Exception):
+    """What a method of the user's may raise."""
+
+
+class Methods(RPCMethods):
+    """Methods of every kind."""
+
+    def __init__(self, reactor: Any = None) -> None:
+        self.reactor = reactor
+        self.waiting: list[Deferred[Any]] = []
+        self.cancelled: list[str] = []
+        self.shared: Deferred[Any] = Deferred()
+        self.ran = 0
+
+    @method
+    def value(self, value: object) -> object:
+        """Return at once."""
+        self.ran += 1
+        return value
+
+    @method
+    def fired(self, value: object) -> Deferred[object]:
+        """Return a Deferred that has fired."""
+        return succeed(value)
+
+    @method
+    def wait(self) -> Deferred[object]:
+        """Return a Deferred that the test fires."""
+        self.waiting.append(Deferred(lambda _: self.cancelled.append("wait")))
+        return self.waiting[-1]
+
+    @method
+    def share(self) -> Deferred[object]:
+        """Return the same Deferred every time."""
+        return self.shared
+
+    @method
+    async def coroutine(self, seconds: float) -> str:
+        """Wait a while."""
+        await deferLater(self.reactor, seconds)
+        return "done"
+
+    @method
+    async def stubborn(self) -> str:
+        """Return a result even when cancelled."""
+        try:
+            await self.wait()
+        except CancelledError:
+            self.cancelled.append("stubborn")
+        return "late"
+
+    @method
+    async def clumsy(self) -> None:
+        """Fail when cancelled."""
+        try:
+            await self.wait()
+        finally:
+            raise SecretError(SECRET)
+
+    @method
+    def fail(self) -> None:
+        """Raise an exception."""
+        raise SecretError(SECRET)
+
+    @method
+    def leave(self) -> None:
+        """Raise what is no Exception."""
+        raise SystemExit(SECRET)
+
+    @method
+    async def leave_later(self) -> None:
+        """Raise it in a coroutine."""
+        await deferLater(self.reactor, 0.1)
+        raise SystemExit(SECRET)
+
+    @method
+    async def fail_later(self) -> None:
+        """Raise an exception in a coroutine."""
+        await deferLater(self.reactor, 0.1)
+        raise SecretError(SECRET)
+
+    @method
+    def refuse(self, data: object = None) -> None:
+        """Raise an error of its own."""
+        raise errors.MethodError("sold_out", "nothing is left", data)
+
+    @method
+    def bad(self, kind: str) -> object:
+        """Return what cannot be sent."""
+        deep: object = 1
+        for _ in range(20):
+            deep = [deep]
+        return {"object": object(), "integer": 2**64, "key": {1: 1}, "large": "x" * 65536, "deep": deep}[kind]
+
+    @method
+    def peer(self) -> str:
+        """Tell who asks."""
+        return str(current_peer())
+
+    @method
+    async def peer_later(self, seconds: float) -> list[str]:
+        """Tell who asks, before and after waiting."""
+        before = str(current_peer())
+        await deferLater(self.reactor, seconds)
+        return [before, str(current_peer())]
+
+    @method
+    def peer_in_a_callback(self) -> Deferred[object]:
+        """Ask in a callback, which is too late."""
+        self.waiting.append(Deferred())
+        return self.waiting[-1].addCallback(lambda _: str(current_peer()))
+
+
+class ProtocolTestCase(SimulatedTestCase):
+    """A server with :class:`Methods`, and a client."""
+
+    options: dict[str, Any] = {}  # noqa: RUF012  # never changed
+
+    def setUp(self) -> None:
+        """Start both."""
+        super().setUp()
+        self.methods = Methods(self.there)
+        self.protocol = self.serve_methods(self.methods, **self.options)
+        self.caller = self.client()
+
+    def refused(self, name: str, *params: object) -> Any:
+        """Return the error with which a call is answered."""
+        return self.assertRaises(errors.ErrorReplyReceived, self.result, self.caller.call(name, *params))
+
+    def flush(self) -> list[Any]:
+        """Return the logged failures, and forget them."""
+        return list(self.flushLoggedErrors())
+
+
+class ResultTests(ProtocolTestCase):
+    """What a method returns."""
+
+    def test_kinds(self) -> None:
+        """A value, a Deferred that has fired, one that fires later, a coroutine: all the same to the caller."""
+        self.assertEqual(self.result(self.caller.call("value", 1)), 1)
+        self.assertEqual(self.result(self.caller.call("fired", [2])), [2])
+        later = self.caller.call("wait")
+        self.advance()
+        self.assertNoResult(later)
+        self.methods.waiting[0].callback("three")
+        self.assertEqual(self.result(later), "three")
+        self.assertEqual(self.result(self.caller.call("coroutine", 0.05)), "done")
+        self.assertEqual(self.protocol.stats.responses, 4)
+        self.assertEqual(len(self.protocol._unfinished), 0)
+
+    def test_others_go_on(self) -> None:
+        """While one method waits, others are answered."""
+        slow = self.caller.call("coroutine", 1.0)
+        self.assertEqual(self.result(self.caller.call("value", "quick")), "quick")
+        self.assertNoResult(slow)
+        self.assertEqual(self.result(slow), "done")
+
+    def test_shared_deferred(self) -> None:
+        """A method that returns one Deferred for several requests answers each of them with its result."""
+        calls = [self.caller.call("share", timeout=0.2) for _ in range(3)]
+        self.advance()
+        self.methods.shared.callback("shared")
+        self.assertEqual(self.result(gatherResults(calls)), ["shared"] * 3)
+        self.assertEqual(len(self.protocol._unfinished), 0)
+
+    def test_shared_later(self) -> None:
+        """A Deferred that is kept and returned again after it has fired still has its result."""
+        for _ in range(3):
+            call = self.caller.call("share")
+            self.advance()
+            if not self.methods.shared.called:
+                self.methods.shared.callback("kept")
+            self.assertEqual(self.result(call), "kept")
+
+    def test_shared_failure(self) -> None:
+        """If it fails, each of the requests has failed."""
+        calls = [self.caller.call("share", timeout=0.2) for _ in range(3)]
+        self.advance()
+        self.methods.shared.errback(errors.MethodError("c", "m"))
+        self.advance()
+        for call in calls:
+            self.assertEqual(self.error(call, errors.ErrorReplyReceived).code, "c")
+
+    def test_stats(self) -> None:
+        """Requests, notifications, responses and errors are counted."""
+        self.result(self.caller.call("value", 1))
+        self.refused("refuse")
+        self.caller.notify("value", 1)
+        self.advance()
+        stats = self.protocol.stats
+        self.assertEqual((stats.requests, stats.notifications, stats.responses), (2, 1, 1))
+        self.assertEqual(stats.errors, {"sold_out": 1})
+
+
+class ErrorTests(ProtocolTestCase):
+    """How a call that cannot be answered with a result is answered."""
+
+    def test_codes(self) -> None:
+        """Each fault has a code of its own, and a text that says what to do."""
+        for name, params, code, text in (
+            ("nothing", (), "unknown_method", "no method 'nothing'; rpc.methods lists"),
+            ("unmarked", (), "unknown_method", "no method 'unmarked'"),
+            ("__init__", (), "unknown_method", "no method '__init__'"),
+            ("methods.reactor", (), "unknown_method", "no method"),
+            ("value", (), "wrong_parameter_count", "value(value: object) -> object was given 0 parameters"),
+            ("coroutine", ("x",), "wrong_parameter_type", "parameter seconds: Expected float, got str"),
+            ("bad", ("object",), "result_not_encodable", "result: a value of type object"),
+            ("bad", ("integer",), "result_not_encodable", "result: an integer must be"),
+            ("bad", ("key",), "result_not_encodable", "the keys of a map must be text"),
+            ("bad", ("large",), "result_too_large", "more than the limit of 65,507"),
+            ("bad", ("deep",), "result_too_large", "nested more than 16 deep"),
+        ):
+            error = self.refused(name, *params)
+            self.assertEqual(error.code, code)
+            self.assertIn(text, error.message)
+            self.assertIsNone(error.data)
+
+    def test_long_name(self) -> None:
+        """Of an unknown name only the beginning is sent back: an error is not larger than need be."""
+        error = self.refused("n" * 5000)
+        self.assertLess(len(error.message), 200)
+
+    def test_method_error(self) -> None:
+        """A MethodError goes to the caller with code, message and data, and not to the log."""
+        error = self.refused("refuse", {"left": [0]})
+        self.assertEqual((error.code, error.message, error.data), ("sold_out", "nothing is left", {"left": [0]}))
+        self.assertEqual(self.log.warnings, [])
+
+    def test_method_error_later(self) -> None:
+        """So does one that a Deferred fails with."""
+        call = self.caller.call("wait")
+        self.advance()
+        self.methods.waiting[0].errback(errors.MethodError("c", "m", 1))
+        self.advance()
+        error = self.error(call, errors.ErrorReplyReceived)
+        self.assertEqual((error.code, error.message, error.data), ("c", "m", 1))
+
+    def test_method_error_with_bad_data(self) -> None:
+        """Data that cannot be sent is left out; the code arrives all the same."""
+        call = self.caller.call("wait")
+        self.advance()
+        self.methods.waiting[0].errback(errors.MethodError("c", "m", object()))
+        self.advance()
+        self.assertEqual(self.error(call, errors.ErrorReplyReceived).code, "c")
+
+    def test_exception(self) -> None:
+        """An exception is method_failed; its traceback is in the log with the method's name, nothing is on the wire."""
+        for name in ("fail", "fail_later"):
+            error = self.refused(name)
+            self.assertEqual(error.code, "method_failed")
+            self.assertEqual(error.message, f"the method {name!r} failed; the server's log says why")
+            (failure,) = self.flush()
+            self.assertIsInstance(failure.value, SecretError)
+            logged = self.log.warnings[-1]
+            self.assertIn(f"the method {name!r}, called by {CLIENT}, failed", logged)
+            self.assertIn(SECRET, logged)
+            self.assertIn("test_protocol.py", logged)
+        for record in self.network.trace:
+            for secret in (SECRET, "SecretError", "Traceback", "test_protocol"):
+                self.assertNotIn(secret.encode(), record.payload)
+        self.assertEqual(self.log.events[-1]["log_namespace"], "tests.test_protocol.Methods")
+
+    def test_system_exit(self) -> None:
+        """A method that calls sys.exit() fails like any other: it ends neither the server nor keeps its place in it."""
+        for name in ("leave", "leave_later"):
+            error = self.refused(name)
+            self.assertEqual(error.code, "method_failed")
+            self.assertEqual(len(self.flush()), 1)
+            self.assertEqual(len(self.protocol._responder), 0)
+
+    def test_log_limit(self) -> None:
+        """Anybody can call a method that fails: so many tracebacks a second and no more, the others are counted."""
+        for _ in range(MAX_LOGGED_FAILURES + 7):
+            self.assertEqual(self.refused("fail").code, "method_failed")
+        self.assertEqual(len(self.flush()), MAX_LOGGED_FAILURES)
+        self.advance(1.0)
+        self.refused("fail")
+        self.assertEqual(len(self.flush()), 1)
+        self.assertIn("7 failures of methods were not logged", self.log.warnings[-2])
+        self.assertEqual(self.protocol.stats.errors["method_failed"], MAX_LOGGED_FAILURES + 8)
+
+    def test_cannot_be_served(self) -> None:
+        """A class with a method that cannot be served makes no protocol."""
+
+        class Bad(RPCMethods):
+            @method
+            def f(self, *, must: int) -> None: ...
+
+        self.assertRaises(MethodDefinitionError, RPCServerProtocol, Bad())
+
+
+class NotificationTests(ProtocolTestCase):
+    """Notifications run and are never answered."""
+
+    def test_run(self) -> None:
+        """A notification runs its method, whatever it returns."""
+        for name, params in (
+            ("value", (1,)),
+            ("fired", (1,)),
+            ("coroutine", (0.1,)),
+            ("wait", ()),
+            ("bad", ("large",)),
+        ):
+            self.caller.notify(name, *params)
+        self.advance(1.0)
+        self.methods.waiting[0].callback(object())
+        self.advance()
+        self.assertEqual(self.methods.ran, 1)
+        self.assertEqual(len(self.network.trace), 5)
+        self.assertEqual(len(self.protocol._responder), 0)
+
+    def test_never_answered(self) -> None:
+        """It is not answered whatever goes wrong: no such method, wrong parameters, errors, exceptions."""
+        for name, params in (
+            ("nothing", ()), ("value", ()), ("coroutine", ("x",)), ("refuse", ()), ("fail", ()), ("fail_later", ()),
+        ):  # fmt: skip
+            self.caller.notify(name, *params)
+        self.advance(1.0)
+        self.assertEqual(len(self.network.trace), 6)
+        self.assertEqual(len(self.flush()), 2)
+        self.assertEqual(self.protocol.stats.errors, {})
+        self.assertEqual(len(self.protocol._responder), 0)
+
+
+class CurrentPeerTests(ProtocolTestCase):
+    """Who asks."""
+
+    def test_sync(self) -> None:
+        """In a method it is whoever sent the request."""
+        asked_by = self.result(self.caller.call("peer"))
+        self.assertEqual(asked_by, f"{CLIENT}:{self.ports_bound()[0]}")
+        other = self.client(SERVER6)
+        self.assertTrue(self.result(other.call("peer")).startswith(f"[{CLIENT6}]:"))
+        self.assertEqual(self.result(self.caller.call("peer")), asked_by)
+
+    def test_after_await(self) -> None:
+        """In a coroutine it is known after an await as well, though others have asked meanwhile."""
+        first = self.caller.call("peer_later", 0.3)
+        second = self.client(SERVER6).call("peer_later", 0.1)
+        third = self.client().call("peer_later", 0.2)
+        peers = self.result(gatherResults([first, second, third]))
+        for before, after in peers:
+            self.assertEqual(before, after)
+        self.assertEqual(len({before for before, _ in peers}), 3)
+
+    def test_outside(self) -> None:
+        """After the method has returned nobody asks, nor in the callbacks of a Deferred that it returned."""
+        call = self.caller.call("peer_in_a_callback")
+        self.advance()
+        self.assertRaises(NoCurrentPeer, current_peer)
+        self.methods.waiting[0].callback(None)
+        self.advance()
+        self.assertEqual(self.error(call, errors.ErrorReplyReceived).code, "method_failed")
+        (failure,) = self.flush()
+        self.assertIsInstance(failure.value, NoCurrentPeer)
+
+    def test_after_a_failure(self) -> None:
+        """A method that raises leaves nobody behind."""
+        self.refused("fail")
+        self.flush()
+        self.assertRaises(NoCurrentPeer, current_peer)
+
+
+class BusyTests(ProtocolTestCase):
+    """No more than so many requests run at once."""
+
+    options = {"max_running": 2}  # noqa: RUF012  # never changed
+
+    def test_busy(self) -> None:
+        """One request more is answered busy and not run; a notification more is dropped and counted."""
+        waiting = [self.caller.call("wait") for _ in range(2)]
+        self.advance()
+        error = self.refused("value", 1)
+        self.assertEqual(error.code, "busy")
+        self.assertIn("2 requests are running", error.message)
+        self.caller.notify("value", 1)
+        self.advance()
+        self.assertEqual(self.methods.ran, 0)
+        self.assertEqual(self.protocol.stats.rejected, {"busy": 1})
+        self.methods.waiting[0].callback(1)
+        self.assertEqual(self.result(waiting[0]), 1)
+        self.assertEqual(self.result(self.caller.call("value", 2)), 2)
+        self.methods.waiting[1].callback(1)
+        self.result(waiting[1])
+
+
+class UntrustedTests(ProtocolTestCase):
+    """Datagrams that are no requests: counted, dropped, never answered."""
+
+    def send(self, payload: bytes, addr: Address | None = None) -> None:
+        """Hand the server a datagram."""
+        self.protocol.datagramReceived(payload, addr or (CLIENT, 4000))
+        self.advance()
+
+    def test_never_answered(self) -> None:
+        """Malformed ones, responses, and whatever comes from source port 0."""
+        request = _msgpack.encode_request(1, "value", [1])
+        for reason, payload, port in (
+            ("malformed", b"", 4000),
+            ("malformed", b"hello", 4000),
+            ("malformed", request[:-1], 4000),
+            ("malformed", request + b"\0", 4000),
+            ("malformed", b"\x94\x00\x01\xa5value" + b"\x91" * 1025, 4000),
+            ("malformed", b"\x94\x00\x01\xa5value\xdd\xff\xff\xff\xff", 4000),
+            ("not_a_request", _msgpack.encode_response(1, None, 1), 4000),
+            ("source_port_zero", request, 0),
+            ("too_large", _msgpack.encode_request(1, "value", ["x" * 8192]), 4000),
+        ):
+            before = self.protocol.stats.rejected[reason]
+            self.send(payload, (CLIENT, port))
+            self.assertEqual(self.protocol.stats.rejected[reason], before + 1, payload[:20])
+        self.assertEqual((len(self.network.trace), self.methods.ran), (0, 0))
+        self.assertEqual(self.log.warnings, [])
+        self.assertEqual(self.result(self.caller.call("value", "still here")), "still here")
+
+    def test_largest(self) -> None:
+        """A request of exactly the largest size is taken."""
+        request = _msgpack.encode_request(1, "value", ["x" * 8000])
+        self.send(_msgpack.encode_request(1, "value", ["x" * (8000 + 8192 - len(request))]))
+        self.assertEqual(self.protocol.stats.requests, 1)
+
+    def test_repeated_request(self) -> None:
+        """Two equal requests in flight are two requests."""
+        for _ in range(2):
+            self.send(_msgpack.encode_request(1, "value", [1]))
+        self.assertEqual((self.methods.ran, self.protocol.stats.responses), (2, 2))
+
+
+class FailingTransport(StringTransport):
+    """A transport that cannot send."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        self.fault = fault
+
+    def write(self, data: bytes, addr: Address | None = None) -> None:
+        """Fail."""
+        raise self.fault
+
+
+class TransportTests(ProtocolTestCase):
+    """The port's part."""
+
+    def test_cannot_send(self) -> None:
+        """A response that cannot be sent is counted: it is the caller's to ask again."""
+        protocol = RPCServerProtocol(Methods())
+        for fault in (OSError("no buffer space"), MessageLengthError("too long")):
+            transport: Any = FailingTransport(fault)
+            protocol.transport = transport
+            protocol.datagramReceived(_msgpack.encode_request(1, "value", [1]), (CLIENT, 4000))
+        self.assertEqual((protocol.stats.rejected["send_failed"], protocol.stats.responses), (2, 2))
+
+    def test_without_a_port(self) -> None:
+        """A method that ends after its port is gone disturbs nobody."""
+        protocol = RPCServerProtocol(Methods())
+        protocol.datagramReceived(_msgpack.encode_request(1, "value", [1]), (CLIENT, 4000))
+        self.assertEqual(protocol.stats.responses, 1)
+
+    def test_answers_where_it_was_asked(self) -> None:
+        """Responses come from the address that was asked, for each of two clients."""
+        clients: list[UDPClientService] = [self.client(SERVER), self.client(SERVER6)]
+        self.assertEqual(self.result(gatherResults([client.call("value", 1) for client in clients])), [1, 1])
+
+
+class StopTests(SimulatedTestCase):
+    """The server stops while methods run."""
+
+    def setUp(self) -> None:
+        """Start a server by hand."""
+        super().setUp()
+        self.methods = Methods(self.there)
+        self.protocol = RPCServerProtocol(self.methods)
+        self.port = self.serve(self.protocol)
+
+    def test_answered_and_cancelled(self) -> None:
+        """What runs is answered server_stopping and cancelled; nothing is logged whatever the methods make of it."""
+        client = self.client()
+        names = ("wait", "coroutine", "stubborn", "clumsy")
+        calls = [client.call(name, *((60.0,) if name == "coroutine" else ())) for name in names]
+        client.notify("wait")
+        self.advance()
+        self.port.stopListening()
+        self.advance()
+        for call in calls:
+            error = self.error(call, errors.ErrorReplyReceived)
+            self.assertEqual(error.code, "server_stopping")
+        self.assertEqual(sorted(self.methods.cancelled), ["stubborn", "wait", "wait", "wait", "wait"])
+        self.assertEqual((len(self.protocol._unfinished), len(self.protocol._responder)), (0, 0))
+        self.assertEqual(self.there.getDelayedCalls(), [])
+        self.assertEqual(self.log.warnings, [])
+
+    def test_answered_once(self) -> None:
+        """After that nothing is answered a second time."""
+        peer = Peer()
+        sender = self.here.listenUDP(0, peer, "", 65535)
+        sender.write(_msgpack.encode_request(7, "stubborn", []), (SERVER, PORT))
+        self.advance()
+        self.port.stopListening()
+        self.advance()
+        (response,) = peer.messages
+        self.assertEqual(getattr(response, "error", {})["code"], "server_stopping")
+        sender.stopListening()
+
+    def test_start_again(self) -> None:
+        """The protocol can be served again."""
+        self.port.stopListening()
+        self.advance()
+        self.serve(self.protocol)
+        self.assertEqual(self.result(self.client().call("value", 1)), 1)
+
+    def test_last_port(self) -> None:
+        """What runs is ended with the last port, as Twisted counts them, and not before."""
+        self.protocol.doStart()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        self.client().notify("wait")
+        self.advance()
+        self.protocol.doStop()
+        self.assertEqual(self.methods.cancelled, [])
+        self.port.stopListening()
+        self.advance()
+        self.assertEqual(self.methods.cancelled, ["wait"])

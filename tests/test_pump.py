@@ -1,0 +1,207 @@
+"""The client's pump on its own: what it does with errors of sending, with its ports and with its timer."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import CannotListenError, MessageLengthError
+
+from tests.simulation import PORT, SERVER, SERVER6, NoJitter, SimulatedTestCase
+from twistedudp._pump import RequestPump
+from twistedudp.core import Requester, message_ids
+from twistedudp.errors import RequestTimedOut
+from twistedudp.interfaces import IUnreachableReceiver
+
+if TYPE_CHECKING:
+    from twistedudp.address import Address
+    from twistedudp.core import PendingRequest
+
+
+class FailingReactor:
+    """A simulated reactor whose ports raise, as Twisted's own do for what the network did.
+
+    Attributes:
+        fault: What listening or writing raises; ``None`` for nothing.
+        listening: Whether it is listening that raises.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.fault: Exception | None = None
+        self.listening = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
+        """Listen, and get between the protocol and its port."""
+        if self.listening and self.fault is not None:
+            raise self.fault
+        listening = self._reactor.listenUDP(port, protocol, interface, size)
+        write = listening.write
+
+        def failing_write(datagram: bytes, addr: Address) -> None:
+            if self.fault is not None:
+                raise self.fault
+            write(datagram, addr)
+
+        listening.write = failing_write
+        return listening
+
+
+class PumpTests(SimulatedTestCase):
+    """A pump with a requester and a receiver of outcomes."""
+
+    def setUp(self) -> None:
+        """Make the pump."""
+        super().setUp()
+        self.reactor = FailingReactor(self.here)
+        self.requester = Requester(msgids=message_ids(bytes(range(64))), random=NoJitter(0).random)
+        self.delivered: list[PendingRequest] = []
+        self.pump = RequestPump(self.reactor, self.requester, "", self.delivered.append)
+        self.addCleanup(self.pump.stop)
+
+    def request(self, timeout: float = 2.0) -> PendingRequest:
+        """Send a request."""
+        request = self.requester.send_request("x", (), timeout=timeout, now=self.pump.now())
+        self.pump.pump()
+        return request
+
+    def resolve(self, *hosts: str) -> None:
+        """Tell the requester its server's addresses."""
+        self.requester.servers_resolved([(host, PORT) for host in hosts], now=self.pump.now())
+        self.pump.pump()
+
+    def test_send_errors_are_losses(self) -> None:
+        """What cannot be sent counts as lost: it is sent again when its time comes, and may be answered then."""
+        peer = self.peer()
+        self.resolve(SERVER)
+        for fault in (
+            OSError(errno.ENETUNREACH, "Network is unreachable"),
+            OSError(errno.EPERM, "Operation not permitted"),  # a firewall's
+            MessageLengthError("message too long"),
+        ):
+            self.reactor.fault = fault
+            before = self.requester.stats.not_sent
+            request = self.request()
+            self.advance()
+            self.assertEqual((peer.received, self.requester.stats.not_sent), ([], before + 1))
+            self.reactor.fault = None
+            for _ in range(30):
+                self.advance(0 if peer.received else 0.05)
+            self.assertEqual(len(peer.received), 1)
+            peer.respond("arrived")
+            self.advance()
+            self.assertEqual(request.result, "arrived")
+            peer.received.clear()
+
+    def test_no_port(self) -> None:
+        """Where no local port can be had, as with too many open files, the next try may have one."""
+        peer = self.peer()
+        self.resolve(SERVER)
+        self.reactor.fault = CannotListenError("", 0, OSError(errno.EMFILE, "Too many open files"))  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        self.reactor.listening = True
+        self.request()
+        self.advance()
+        self.assertEqual(self.requester.stats.not_sent, 1)
+        self.reactor.fault = None
+        self.advance(0.3)
+        self.assertEqual(len(peer.received), 1)
+        peer.respond(1)
+        self.advance()
+
+    def test_logged_once_a_minute(self) -> None:
+        """Errors of sending are counted each, and logged once a minute."""
+        self.peer()
+        self.resolve(SERVER)
+        self.reactor.fault = OSError(errno.ENETUNREACH, "Network is unreachable")
+        for _ in range(5):
+            self.request(timeout=0.1)
+        self.assertEqual(len(self.log.warnings), 1)
+        self.assertIn("Network is unreachable", self.log.warnings[0])
+        self.advance(60.0)
+        not_sent = self.requester.stats.not_sent
+        self.request(timeout=0.1)
+        self.assertEqual((len(self.log.warnings), self.requester.stats.not_sent), (2, not_sent + 1))
+        self.advance(1.0)
+
+    def test_permission(self) -> None:
+        """The kernel's answer to a broadcast address fails the request at once; its port and others go on."""
+        self.peer()
+        self.resolve(SERVER)
+        other = self.request()
+        self.reactor.fault = PermissionError(errno.EACCES, "Permission denied")
+        request = self.request()
+        self.assertEqual(type(request.error).__name__, "BroadcastNotSupported")
+        self.assertFalse(other.done)
+        self.assertEqual(self.delivered, [request])
+        self.reactor.fault = None
+
+    def test_ports(self) -> None:
+        """There is one port for each family and each of the core's sockets, and all are closed."""
+        peer = self.peer()
+        self.resolve(SERVER)
+        for _ in range(2):
+            self.requester.send_echo(b"same", timeout=1.0, now=self.pump.now())
+        self.pump.pump()
+        self.resolve(SERVER6)
+        self.request(timeout=1.0)
+        self.advance()
+        self.assertEqual([":" in addr[0] for _, addr in peer.received], [False, False, True])
+        self.assertEqual(len(self.ports_bound()), 3)
+        self.requester.close()
+        self.pump.pump()
+        stopped = self.pump.stop()
+        self.assertNoResult(stopped)
+        self.advance(0.0)
+        self.assertEqual(len(self.successResultOf(stopped)), 3)
+        self.assertEqual(self.ports_bound(), [])
+
+    def test_port_wants_errors(self) -> None:
+        """A local port asks for ICMP errors, and logs nothing about itself."""
+        self.peer()
+        self.resolve(SERVER)
+        request = self.request()
+        local, _ = self.pump._ports[0, False]
+        self.assertIn("peer_unreachable", IUnreachableReceiver)
+        self.assertTrue(callable(local.peer_unreachable))
+        self.assertFalse(local.noisy)
+        self.requester.cancel(request)
+
+    def test_deliver_in_order(self) -> None:
+        """Outcomes are delivered in the order in which they came about, one pump at a time."""
+        depth: list[int] = []
+        order: list[int] = []
+
+        def deliver(request: PendingRequest) -> None:
+            depth.append(1)
+            order.append(request.msgid)
+            self.pump.pump()
+            self.assertEqual(len(depth), 1)
+            depth.pop()
+
+        self.pump._deliver = deliver
+        self.resolve(SERVER)
+        requests = [self.request() for _ in range(3)]
+        self.requester.close()
+        self.pump.pump()
+        self.assertEqual(order, [request.msgid for request in requests])
+
+    def test_receiver_that_raises(self) -> None:
+        """If the receiver of outcomes raises, which is a bug of its own, the pump is not blocked for ever."""
+        self.peer()
+        self.resolve(SERVER)
+
+        def broken(_request: PendingRequest) -> None:
+            raise ZeroDivisionError
+
+        self.pump._deliver = broken
+        self.request()
+        self.requester.close()
+        self.assertRaises(ZeroDivisionError, self.pump.pump)
+        self.pump._deliver = self.delivered.append
+        second = self.request(timeout=1.0)
+        self.advance(1.0)
+        self.assertIsInstance(second.error, RequestTimedOut)
+        self.assertEqual(self.delivered, [second])

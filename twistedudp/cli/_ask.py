@@ -1,0 +1,92 @@
+"""One question to one server on the reactor.
+
+Theory of operation: ``task.react`` ends the process by itself, with status 0 after Ctrl-C and a traceback after an
+error, so the reactor is run here: until the question's Deferred fires, or until SIGINT cancels it. Then the loop is
+left by ``crash``, which skips only the system event triggers: what they would do here is wait for the thread pool, in
+which a look-up of a name may hang. The client's own port and timers are gone by then, for the question runs inside
+its ``async with``.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ..client import UDPClientService
+from ._failures import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import FrameType
+
+    from twisted.internet.base import ReactorBase
+
+    from .._resolve import AddressFamily
+
+__all__ = ["Server", "ask"]
+
+_T = TypeVar("_T")
+
+
+class Server(NamedTuple):
+    """Whom to ask, and for how long."""
+
+    host: str
+    port: int
+    timeout: float
+    """Seconds."""
+    family: AddressFamily | None
+    """``"ipv4"``, ``"ipv6"``, or ``None`` for either."""
+
+
+def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -> _T:
+    """Return the answer to a question, a coroutine function that is given a running client.
+
+    Raises:
+        Interrupted: SIGINT came first.
+        TwistedUDPError: As the client has it.
+    """
+    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
+
+    # What Twisted installs is one; its annotation names interfaces that lack crash().
+    reactor = cast("ReactorBase", installed)
+    waiting: list[Deferred[_T]] = []
+    outcome: list[_T | Failure] = []
+    interrupted: list[int] = []
+
+    async def asking() -> _T:
+        async with UDPClientService(
+            reactor, server.host, server.port, timeout=server.timeout, address_family=server.family
+        ) as client:
+            return await question(client)
+
+    def finish(result: _T | Failure) -> None:
+        outcome.append(result)
+        reactor.crash()
+
+    def begin() -> None:
+        waiting.append(Deferred.fromCoroutine(asking()))
+        waiting[0].addBoth(finish)
+
+    def cancel() -> None:
+        waiting[0].cancel()
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        # Once is enough: what follows is short, and another Ctrl-C would only tear it.
+        signal.signal(signum, signal.SIG_IGN)
+        interrupted.append(signum)
+        # Not at once: what is running now, the question's own first steps perhaps, shall come to its end.
+        reactor.callFromThread(cancel)
+
+    signal.signal(signal.SIGINT, interrupt)
+    reactor.callWhenRunning(begin)
+    reactor.run(installSignalHandlers=False)
+    if interrupted:
+        raise Interrupted
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result

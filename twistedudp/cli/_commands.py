@@ -1,0 +1,205 @@
+"""The commands ``send``, ``call`` and ``methods`` as Click sees them.
+
+Theory of operation: each command turns its arguments into one question, a coroutine over a client, has
+:func:`._ask.ask` run it, and prints the answer. Errors leave as exceptions.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..address import is_ip, is_ipv6, parse_host_port
+from ._arguments import Misuse, datagram, parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._resolve import AddressFamily
+    from ..address import Address
+    from ..client import UDPClientService
+    from ._ask import Server
+
+__all__ = ["DEFAULT_PORT", "udpecho"]
+
+DEFAULT_PORT = 10000
+"""Where ``twistd udpecho`` listens if not told otherwise."""
+
+EPILOG = (
+    "Exit status: 0 answered; 1 no answer (timeout, refused, unknown host); 2 wrong usage, nothing was sent; "
+    "3 the server answered with an error."
+)
+
+
+def _address(text: str) -> Address:
+    """Parse ``HOST[:PORT]``."""
+    try:
+        return parse_host_port(text, DEFAULT_PORT)
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+
+
+def _seconds(text: str | float) -> float:
+    """Parse a positive number of seconds, with an end."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise Misuse(f"--timeout {text}: write a number of seconds above 0, such as 2.5")
+    return seconds
+
+
+class _CallCommand(click.Command):
+    """``call``, which takes negative numbers as arguments of the method, where Click would see options."""
+
+    _NUMBER = re.compile(r"-\.?\d[\d.eE+-]*")
+    _MARK = "\0"
+    """Stands before a protected argument; no real argument can hold it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._protected(args))
+
+    def _protected(self, args: list[str]) -> list[str]:
+        """Mark the negative numbers behind METHOD, so that -4 before it is the option and behind it a number."""
+        protected: list[str] = []
+        names = 0
+        is_value = False
+        for place, arg in enumerate(args):
+            if arg == "--":
+                return protected + args[place:]
+            if names >= 2 and self._NUMBER.fullmatch(arg):
+                protected.append(self._MARK + arg)
+                continue
+            names += not is_value and not arg.startswith("-")
+            is_value = arg == "--timeout"
+            protected.append(arg)
+        return protected
+
+    @classmethod
+    def unmarked(cls, args: tuple[str, ...]) -> list[str]:
+        """Return the arguments as they were typed."""
+        return [arg.removeprefix(cls._MARK) for arg in args]
+
+
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the argument HOST[:PORT] and the options that every command has, and hand them on as one ``Server``."""
+
+    @click.argument("address", metavar="HOST[:PORT]", type=_address)
+    @click.option(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=2.0,
+        show_default=True,
+        help="How long to wait for the answer.",
+    )
+    @click.option("-4", "ipv4", is_flag=True, help="Use IPv4 only.")
+    @click.option("-6", "ipv6", is_flag=True, help="Use IPv6 only.")
+    @functools.wraps(command)
+    def with_server(address: Address, timeout: float, ipv4: bool, ipv6: bool, **rest: Any) -> None:
+        from ._ask import Server  # noqa: PLC0415  # Twisted: only where something is asked
+
+        command(server=Server(*address, timeout, _family(address[0], ipv4=ipv4, ipv6=ipv6)), **rest)
+
+    return with_server
+
+
+def _family(host: str, *, ipv4: bool, ipv6: bool) -> AddressFamily | None:
+    if ipv4 and ipv6:
+        raise Misuse("-4 and -6 exclude each other; leave both out to try all addresses of the host")
+    family: AddressFamily | None = "ipv4" if ipv4 else "ipv6" if ipv6 else None
+    if family and is_ip(host) and is_ipv6(host) != ipv6:
+        raise Misuse(f"{host} is not an {'IPv6' if ipv6 else 'IPv4'} address; leave -{6 if ipv6 else 4} out")
+    return family
+
+
+@click.group(
+    name="udpecho",
+    epilog=EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="twistedudp", message="udpecho %(version)s")
+@click.pass_context
+def udpecho(ctx: click.Context) -> None:
+    """Ask UDP servers: echo servers (RFC 862) and MessagePack-RPC servers.
+
+    PORT is 10000 if left out. An IPv6 address with a port is written [::1]:10000.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+@udpecho.command(epilog=EPILOG)
+@_server_options
+@click.argument("text", required=False)
+@click.option("--hex", "hexadecimal", is_flag=True, help="TEXT is bytes in hexadecimal, and so is the output.")
+def send(server: Server, text: str | None, hexadecimal: bool) -> None:
+    """Send TEXT to an echo server and print what comes back.
+
+    "-" as TEXT sends the bytes of standard input, as one datagram. On a terminal, control characters in the answer are
+    shown as escapes; anywhere else its bytes are written as they are.
+    """
+    from ._ask import ask  # noqa: PLC0415  # Twisted: only where something is asked
+    from ._output import print_datagram  # noqa: PLC0415  # likewise
+
+    if text is None:
+        raise Misuse("TEXT is missing: write what to send behind the host, or - to send standard input")
+    payload = datagram(text, hexadecimal=hexadecimal)
+
+    async def question(client: UDPClientService) -> bytes:
+        return await client.echo_bytes(payload)
+
+    print_datagram(ask(server, question), hexadecimal=hexadecimal, newline=text != "-")
+
+
+@udpecho.command(cls=_CallCommand, epilog=EPILOG)
+@_server_options
+@click.argument("method")
+@click.argument("args", nargs=-1, metavar="[ARG]...")
+@click.option("--json", "compact", is_flag=True, help="Print the result as one line of JSON, for scripts.")
+def call(server: Server, method: str, args: tuple[str, ...], compact: bool) -> None:
+    """Call METHOD of an rpc server and print its result as JSON.
+
+    Each ARG is a JSON value (2.5, true, null, '"2.5"', '[1, 2]', '{"name": "Ada"}'), and a word that is none is a text.
+    -4 and -6 are options before METHOD and numbers behind it. A text that begins with "-" stands behind "--".
+
+    \b
+    What JSON has no form for is printed as:
+      bytes                     {"base64": "aGVsbG8="}
+      date and time             "2026-01-31T12:00:00Z"
+      NaN and the infinities    "NaN", "Infinity", "-Infinity"
+    """  # noqa: D301  # Click wants the control character: no wrapping below it
+    from ._ask import ask  # noqa: PLC0415  # Twisted: only where something is asked
+    from ._output import print_json  # noqa: PLC0415  # likewise
+
+    parameters = [parameter(arg) for arg in _CallCommand.unmarked(args)]
+
+    async def question(client: UDPClientService) -> object:
+        return await client.call(method, *parameters)
+
+    print_json(ask(server, question), compact=compact)
+
+
+@udpecho.command(epilog=EPILOG)
+@_server_options
+@click.option("--json", "compact", is_flag=True, help="Print the list as one line of JSON, for scripts.")
+def methods(server: Server, compact: bool) -> None:
+    """List the methods of an rpc server, with their parameters and what they do."""
+    from ._ask import ask  # noqa: PLC0415  # Twisted: only where something is asked
+    from ._output import print_json, print_methods  # noqa: PLC0415  # likewise
+
+    async def question(client: UDPClientService) -> object:
+        return await client.call("rpc.methods", idempotent=True)
+
+    listed = ask(server, question)
+    if compact:
+        print_json(listed, compact=True)
+    else:
+        print_methods(listed)
