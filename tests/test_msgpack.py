@@ -9,7 +9,7 @@ import datetime as dt
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it ships no annotations
 import msgspec
@@ -27,6 +27,9 @@ from twistedudp._msgpack import (
 )
 from twistedudp.errors import DecodeError, EncodeError, LimitExceeded
 from twistedudp.messages import TYPE_NOTIFICATION, TYPE_REQUEST, TYPE_RESPONSE, Notification, Request, Response
+
+if TYPE_CHECKING:
+    from twistedudp.messages import Message
 
 UTC = dt.timezone.utc
 
@@ -208,7 +211,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(result, Response(5, None, [[]] * (MAX_CONTAINERS - 2)))
 
 
-VECTORS = {
+VECTORS: dict[str, Message] = {
     "94 00 01 a3 73 75 6d 92 01 02": Request(1, "sum", [1, 2]),
     "94 00 cc 80 a4 65 63 68 6f 91 a5 68 65 6c 6c 6f": Request(128, "echo", ["hello"]),
     "94 00 cd 01 00 a1 6d 90": Request(256, "m", []),
@@ -227,7 +230,7 @@ VECTORS = {
 }
 """MessagePack-RPC as published, written by hand from its specification and that of msgpack."""
 
-FOREIGN_VECTORS = {
+FOREIGN_VECTORS: dict[str, Message] = {
     # what other encoders write: longer forms than needed, which the format allows
     "dc 00 04 00 d2 00 00 00 01 d9 01 6d dd 00 00 00 00": Request(1, "m", []),
     "dd 00 00 00 04 cc 01 cf 00 00 00 00 00 00 00 05 c0 d3 ff ff ff ff ff ff ff ff": Response(5, None, -1),

@@ -13,6 +13,8 @@ from twistedudp.core import Responder, ResponderSettings
 from twistedudp.messages import Notification, Request, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twistedudp.core import IncomingRequest
 
 CALL = encode_request(7, "m", [1])
@@ -76,11 +78,12 @@ class ReceivingTests(ResponderTestCase):
 
     def test_notification(self) -> None:
         """A notification is to be run, and counts as running too, but is never answered, whatever becomes of it."""
-        for end in (
+        ends: list[Callable[[IncomingRequest], None]] = [
             lambda incoming: self.responder.respond(incoming, 5),
             lambda incoming: self.responder.respond(incoming, object()),
             lambda incoming: self.responder.respond_error(incoming, "code", "text"),
-        ):
+        ]
+        for end in ends:
             incoming = self.take(NOTICE)
             self.assertEqual(incoming.message, Notification("m", [2]))
             self.assertEqual(len(self.responder), 1)
@@ -175,11 +178,12 @@ class RespondingTests(ResponderTestCase):
 
     def test_answered_once(self) -> None:
         """Whatever comes after the first answer is ignored."""
-        for first in (
+        ends: list[Callable[[IncomingRequest], None]] = [
             lambda incoming: self.responder.respond(incoming, 1),
             lambda incoming: self.responder.respond_error(incoming, "a", "b"),
             lambda _: self.responder.close(),
-        ):
+        ]
+        for first in ends:
             incoming = self.take()
             first(incoming)
             self.answer()

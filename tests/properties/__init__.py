@@ -38,5 +38,5 @@ PROFILE: Final = os.environ.get("TWISTEDUDP_HYPOTHESIS_PROFILE") or os.environ.g
 PROPERTY: Final = _PROFILES[PROFILE]
 """The settings of a property of one value."""
 
-MACHINE: Final = settings(PROPERTY, max_examples=max(200, PROPERTY.max_examples // 5))
+MACHINE: Final = settings(PROPERTY, max_examples=max(120, PROPERTY.max_examples // 5))
 """The settings of a state machine, each of whose examples has many steps."""

@@ -119,7 +119,7 @@ class ConversationMachine(RuleBasedStateMachine):
         self.requester.send_notification("n", [-1])
         self.pump()
 
-    @precondition(lambda self: len(self.requester))
+    @precondition(lambda self: len(self.requester) > 0)
     @rule(number=numbers)
     def cancel(self, number: int) -> None:
         """Cancel one."""
@@ -232,4 +232,4 @@ class ConversationTests(SynchronousTestCase):
 
     def test_any_history(self) -> None:
         """Whatever the link does, each request has one outcome, which is that of its own method or a timeout."""
-        run_state_machine_as_test(ConversationMachine, settings=MACHINE)  # type: ignore[no-untyped-call]  # Hypothesis's
+        run_state_machine_as_test(ConversationMachine, settings=MACHINE)

@@ -388,4 +388,4 @@ class RequesterTests(SynchronousTestCase):
 
     def test_any_history(self) -> None:
         """Whatever happens in whatever order, each request has one outcome and nothing leaks."""
-        run_state_machine_as_test(RequesterMachine, settings=MACHINE)  # type: ignore[no-untyped-call]  # Hypothesis's
+        run_state_machine_as_test(RequesterMachine, settings=MACHINE)
