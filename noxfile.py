@@ -1,4 +1,8 @@
-"""The whole suite on every supported Python: ``nox``, or ``nox -s tests-3.12`` for one."""
+"""The whole suite on every supported Python: ``nox``, or ``nox -s tests-3.12`` for one.
+
+nox finds interpreters on the path by their names, such as ``python3.12``. pyenv has them there once they are chosen,
+by ``pyenv global 3.11 3.10 3.12 3.13`` or by the variable ``PYENV_VERSION`` with colons between the versions.
+"""
 
 from __future__ import annotations
 

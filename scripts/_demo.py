@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
@@ -267,24 +267,31 @@ class Demo:
 async def _main(reactor: Any) -> None:
     """Run the demonstration until it ends or a signal ends it; either way, everything it started is gone then."""
     running = Deferred.fromCoroutine(Demo(reactor).run())
+    finished: Deferred[None] = Deferred()
+    stopping = False
 
     def stop() -> Deferred[None]:
-        # The reactor has been told to stop, and waits for this.
+        """Clean up because the reactor has been told to stop; it waits for what this returns."""
+        nonlocal stopping
+        stopping = True
         # Another Ctrl-C would not make it faster, but leave something behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         running.cancel()
         return finished
 
-    finished: Deferred[None] = Deferred()
     trigger = reactor.addSystemEventTrigger("before", "shutdown", stop)
     try:
         await running
-    except CancelledError:
-        raise SystemExit(130) from None
-    except (DemoFailed, TwistedUDPError) as error:
-        raise SystemExit(f"scripts/demo: this step failed: {error}") from None
+    except Exception as error:
+        if stopping:
+            # Being cancelled reaches a step in many forms.
+            raise SystemExit(128 + signal.SIGINT) from None
+        if isinstance(error, (DemoFailed, TwistedUDPError)):
+            raise SystemExit(f"scripts/demo: this step failed: {error}") from None
+        raise
     finally:
-        reactor.removeSystemEventTrigger(trigger)
+        if not stopping:
+            reactor.removeSystemEventTrigger(trigger)
         finished.callback(None)
 
 

@@ -136,7 +136,9 @@ class PublicNamesTests(SynchronousTestCase):
 
 
 class BudgetTests(SynchronousTestCase):
-    """Nothing grows beyond what a reader can hold: DESIGN's budgets."""
+    """Nothing grows beyond what a reader can hold."""
+
+    maxDiff = None
 
     def test_modules(self) -> None:
         """No module has more than 400 lines."""
@@ -163,7 +165,7 @@ class BudgetTests(SynchronousTestCase):
                 attributes = instance_attributes(node)
                 excused = re.search(r"# budget: \S", lines[node.lineno - 1])
                 if len(attributes) > INSTANCE_ATTRIBUTES and not excused:
-                    wide[f"{path}:{node.lineno} {node.name}"] = sorted(attributes)
+                    wide[f"{path}:{node.lineno} {node.name}"] = len(attributes)
         self.assertEqual(wide, {})
 
     def test_counting(self) -> None:

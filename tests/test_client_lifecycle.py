@@ -243,6 +243,25 @@ class StopInACallbackTests(SimulatedTestCase):
         self.assertEqual(self.ports_bound(), [])
         self.assertEqual(methods.noted, ["hello", "goodbye", "late"])
 
+    def test_new_port_before_the_stop(self) -> None:
+        """So does what needs a port that is not open yet: it is opened, used, and closed with the others."""
+        peer = self.peer()
+        client = self.client()
+        aborted: list[Deferred[Any]] = []
+
+        def twice(_: object) -> Deferred[Any]:
+            aborted.extend(client.echo_bytes(b"same") for _ in range(2))
+            return client.stopService()
+
+        client.call("x").addCallback(twice)
+        self.advance()
+        peer.respond(None)
+        self.advance()
+        for echo in aborted:
+            self.error(echo, errors.RequestAborted)
+        self.assertEqual([payload for payload, _ in peer.received[1:]], [b"same", b"same"])
+        self.assertEqual(self.ports_bound(), [])
+
     def test_async_with(self) -> None:
         """The same in a coroutine: its block ends inside the last call's callback."""
         methods = Notes()

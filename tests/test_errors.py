@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twistedudp import errors
 from twistedudp.errors import (
     BroadcastNotSupported,
+    CannotSend,
     DatagramTooLarge,
     DecodeError,
     EncodeError,
@@ -52,8 +53,8 @@ class FamilyTests(SynchronousTestCase):
     def test_whose_fault(self) -> None:
         """An error is the caller's, the other side's, or nobody's, and never two of these."""
         local = {
-            InvalidAddress, EncodeError, LimitExceeded, DatagramTooLarge, BroadcastNotSupported, ServiceNotRunning,
-            TooManyRequests, PluginError,
+            InvalidAddress, EncodeError, LimitExceeded, DatagramTooLarge, BroadcastNotSupported, CannotSend,
+            ServiceNotRunning, TooManyRequests, PluginError,
         }  # fmt: skip
         remote = {DecodeError, HostNotFound, ErrorReplyReceived, PeerUnreachable, PeerReflects}
         nobodys = {RequestTimedOut, RequestAborted, MethodError}

@@ -530,14 +530,3 @@ class StopTests(SimulatedTestCase):
         self.advance()
         self.serve(self.protocol)
         self.assertEqual(self.result(self.client().call("value", 1)), 1)
-
-    def test_last_port(self) -> None:
-        """What runs is ended with the last port, as Twisted counts them, and not before."""
-        self.protocol.doStart()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
-        self.client().notify("wait")
-        self.advance()
-        self.protocol.doStop()
-        self.assertEqual(self.methods.cancelled, [])
-        self.port.stopListening()
-        self.advance()
-        self.assertEqual(self.methods.cancelled, ["wait"])

@@ -170,23 +170,23 @@ class PumpTests(SimulatedTestCase):
         self.requester.cancel(request)
 
     def test_deliver_in_order(self) -> None:
-        """Outcomes are delivered in the order in which they came about, one pump at a time."""
-        depth: list[int] = []
-        order: list[int] = []
+        """What a receiver's own commands lead to is delivered after it has returned, in order, and not inside of it."""
+        peer = self.peer()
+        events: list[tuple[str, int]] = []
 
         def deliver(request: PendingRequest) -> None:
-            depth.append(1)
-            order.append(request.msgid)
+            events.append(("begin", request.msgid))
+            self.requester.close()
             self.pump.pump()
-            self.assertEqual(len(depth), 1)
-            depth.pop()
+            events.append(("end", request.msgid))
 
         self.pump._deliver = deliver
         self.resolve(SERVER)
         requests = [self.request() for _ in range(3)]
-        self.requester.close()
-        self.pump.pump()
-        self.assertEqual(order, [request.msgid for request in requests])
+        self.advance()
+        peer.respond(1, 0)
+        self.advance()
+        self.assertEqual(events, [(what, request.msgid) for request in requests for what in ("begin", "end")])
 
     def test_receiver_that_raises(self) -> None:
         """If the receiver of outcomes raises, which is a bug of its own, the pump is not blocked for ever."""

@@ -114,7 +114,7 @@ class DemoTests(ScriptTestCase):
 
     def test_interrupted(self) -> None:
         """Ctrl-C at any step ends it at once, with status 130, and leaves neither a process nor a file."""
-        for step in ("1.", "2.", "5.", "7."):
+        for step in ("1.", "2.", "4.", "5.", "7."):
             started = time.monotonic()
             status, output = self.interrupted(signal.SIGINT, step)
             self.assertEqual(status, 130, output)

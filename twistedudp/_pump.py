@@ -13,6 +13,7 @@ address family, and further ones for raw echoes that need a port of their own.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import gatherResults, maybeDeferred
@@ -23,7 +24,7 @@ from twisted.logger import Logger
 from . import transport
 from ._rate_limit import RateLimit
 from .address import is_ipv6
-from .errors import BroadcastNotSupported
+from .errors import BroadcastNotSupported, CannotSend
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -80,16 +81,19 @@ class RequestPump:
         self._timer: IDelayedCall | None = None
         self._armed = 0.0
         self._latest = 0.0
+        self._put_back = 0.0
         self._pumping = False
         self._log_limit = RateLimit(1, 60.0, reactor.seconds)
 
     def now(self) -> float:
-        """Return the reactor's time in seconds, never less than before."""
-        now: float = self._reactor.seconds()
-        if now < self._latest:
-            return self._latest
-        self._latest = now
-        return now
+        """Return a time in seconds that goes on as the reactor's does, but not back when that one is put back."""
+        seconds: float = self._reactor.seconds()
+        if seconds < self._latest:
+            self._put_back += self._latest - seconds
+            if self._timer is not None:  # it goes by the reactor's clock too, and would fire later by as much
+                self._timer.reset(max(0.0, self._armed - seconds - self._put_back))
+        self._latest = seconds
+        return seconds + self._put_back
 
     def datagram_received(self, datagram: bytes, peer: Address, socket: int) -> None:
         """Feed a datagram to the core."""
@@ -158,11 +162,13 @@ class RequestPump:
             local = self._ports.get(key) or self._open(*key)
             assert local[0].transport is not None  # noqa: S101  # it has one from listen() to stopListening()
             local[0].transport.write(payload, peer)
-        except PermissionError:
-            # Linux answers EACCES for a broadcast address, which nothing but the interface's netmask tells.
-            self.requester.send_failed(transmit, BroadcastNotSupported(peer[0]))
         except (OSError, CannotListenError, MessageLengthError) as error:
             self._not_sent(error)
+            number = getattr(getattr(error, "socketError", error), "errno", None)
+            if number == errno.EACCES:  # of a broadcast address, which nothing but the interface's netmask tells
+                self.requester.send_failed(transmit, BroadcastNotSupported(peer[0]))
+            elif number == errno.EADDRNOTAVAIL:
+                self.requester.send_failed(transmit, CannotSend(self._interface))
 
     def _open(self, socket: int, ipv6: bool) -> tuple[LocalPort, IListeningPort]:
         protocol = LocalPort(self, socket)
@@ -173,7 +179,7 @@ class RequestPump:
         return local
 
     def _not_sent(self, error: Exception) -> None:
-        """Take a datagram that could not be sent as lost: it is sent again when its time comes."""
+        """Count a datagram that could not be sent; where nothing else is known it is sent again when its time comes."""
         self.requester.stats.not_sent += 1
         if self._log_limit.allowed():
             _log.warn("a datagram could not be sent: {error}", error=error)

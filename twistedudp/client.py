@@ -316,6 +316,10 @@ def _check_address(host: str, port: int, interface: str) -> None:
         raise InvalidAddress(f"port={port!r}: a server's port is from 1 to 65535")
     if is_ip(host) and is_group(host):
         raise BroadcastNotSupported(host)
+    try:
+        host.encode("idna")  # as the resolver will, whose error would go to the log only
+    except UnicodeError as error:
+        raise InvalidAddress(f"host={host!r}: no host can have such a name: {error}") from None
     if interface and not is_ip(interface):
         raise InvalidAddress(f"interface={interface!r}: it must be a numeric address of this machine")
     if interface and is_ip(host) and is_ipv6(interface) is not is_ipv6(host):

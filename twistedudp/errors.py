@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BroadcastNotSupported",
+    "CannotSend",
     "DatagramTooLarge",
     "DecodeError",
     "EncodeError",
@@ -93,6 +94,18 @@ class BroadcastNotSupported(LocalError):
     def __init__(self, host: str) -> None:
         super().__init__(f"{host} is a broadcast address: a request goes to one server, name that server's own address")
         self.host = host
+
+
+class CannotSend(LocalError):
+    """The local address to send from is none of this machine.
+
+    Attributes:
+        interface: The address that was asked for.
+    """
+
+    def __init__(self, interface: str) -> None:
+        super().__init__(f"interface={interface!r} is no address of this machine; name one that is, or leave it empty")
+        self.interface = interface
 
 
 class ServiceNotRunning(LocalError):

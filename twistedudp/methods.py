@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints, overload
 
 import msgspec
+import msgspec.inspect
 
 from .address import format_address
 from .errors import LocalError, MethodError
@@ -148,7 +150,7 @@ class Method:
         idempotent: Whether it is marked so.
     """
 
-    __slots__ = ("_names", "_rest", "_struct", "call", "doc", "idempotent", "name", "signature")
+    __slots__ = ("_convert", "_names", "_rest", "_struct", "call", "doc", "idempotent", "name", "signature")
 
     def __init__(self, name: str, call: Callable[..., object], idempotent: bool) -> None:
         self.name = name
@@ -173,11 +175,17 @@ class Method:
                 # The default is only a mark here: what is missing is left to the method's own default.
                 fields.append(field if parameter.default is parameter.empty else (*field, msgspec.UNSET))
                 self._names.append(parameter.name)
-            elif parameter.kind is parameter.VAR_KEYWORD or parameter.default is parameter.empty:
+            elif parameter.default is parameter.empty:
                 raise MethodDefinitionError(
                     f"the method {name!r} takes {parameter} by keyword; requests have parameters by position only"
                 )
         self._struct = msgspec.defstruct(f"Parameters of {name}", fields, array_like=True, forbid_unknown_fields=True)
+        checked = tuple[self._struct, self._rest]  # type: ignore[name-defined]  # made at run time
+        try:
+            msgspec.msgpack.Decoder(checked)
+        except TypeError as error:
+            raise MethodDefinitionError(f"the parameters of the method {name!r} cannot be checked: {error}") from error
+        self._convert = _convert_with_bytes if _mentions_bytes(checked) else msgspec.convert
 
     def arguments_untrusted(self, params: list[object]) -> Sequence[object]:
         """Return a request's parameters as the method's annotations want them.
@@ -190,11 +198,11 @@ class Method:
         offset = 0
         try:
             if self._rest is None or given <= count:
-                values = msgspec.structs.astuple(msgspec.convert(params, self._struct))
+                values = msgspec.structs.astuple(self._convert(params, self._struct))
             else:
-                values = msgspec.structs.astuple(msgspec.convert(params[:count], self._struct))
+                values = msgspec.structs.astuple(self._convert(params[:count], self._struct))
                 offset = count
-                rest = msgspec.convert(params[count:], self._rest)
+                rest = self._convert(params[count:], self._rest)
         except msgspec.ValidationError as error:
             raise self._wrong(given, offset, str(error)) from None
         return (*values, *rest) if given >= count else values[:given]
@@ -210,6 +218,19 @@ class Method:
         return MethodError(
             CODE_WRONG_PARAMETER_TYPE, f"{self.name}{self.signature}, parameter {name}{place[2]}: {what}"
         )
+
+
+# msgpack tells bytes from text, but msgspec would take text for base64 where bytes are wanted. Saying so costs as much
+# as the whole conversion, so it is said only where it matters.
+_convert_with_bytes: Final = partial(msgspec.convert, builtin_types=(bytes, bytearray, memoryview))
+
+
+def _mentions_bytes(kind: Any) -> bool:
+    try:
+        described = repr(msgspec.inspect.type_info(kind))
+    except RecursionError:  # a type that contains itself: what it holds is not looked for
+        return True
+    return any(name in described for name in ("BytesType", "ByteArrayType", "MemoryViewType"))
 
 
 def method_table(methods: RPCMethods) -> dict[str, Method]:

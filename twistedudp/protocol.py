@@ -64,7 +64,7 @@ class RPCServerProtocol(DatagramProtocol):
     ) -> None:
         self._table = method_table(methods)
         self._responder = Responder(ResponderSettings(max_request_size, max_response_size, max_running))
-        self._unfinished: dict[Deferred[object], IncomingRequest] = {}
+        self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
         self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
 
@@ -83,11 +83,10 @@ class RPCServerProtocol(DatagramProtocol):
 
     def doStop(self) -> None:
         """Answer what is still running with the error ``server_stopping``, cancel it, and let the port go."""
-        if self.numPorts == 1:
-            self._responder.close()
-            self._flush()
-            for deferred in list(self._unfinished):
-                deferred.cancel()
+        self._responder.close()
+        self._flush()
+        for deferred in list(self._unfinished):
+            deferred.cancel()
         super().doStop()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
     def _run(self, incoming: IncomingRequest) -> None:
@@ -114,16 +113,21 @@ class RPCServerProtocol(DatagramProtocol):
             self._responder.respond(incoming, result)
 
     def _wait(self, deferred: Deferred[object], incoming: IncomingRequest, served: Method) -> None:
-        """Answer when a method's Deferred fires."""
-        self._unfinished[deferred] = incoming
+        """Answer when a method's Deferred fires; methods may return one Deferred for several requests."""
+        if deferred in self._unfinished:
+            self._unfinished[deferred].append((incoming, served))
+            return
+        self._unfinished[deferred] = [(incoming, served)]
 
-        def fired(result: object) -> None:
-            self._unfinished.pop(deferred, None)  # gone already if a method returns one Deferred twice
-            if isinstance(result, Failure):
-                self._failed(result, incoming, served)
-            else:
-                self._responder.respond(incoming, result)
+        def fired(result: object) -> object:
+            failed = isinstance(result, Failure)
+            for request, method in self._unfinished.pop(deferred):
+                if isinstance(result, Failure):
+                    self._failed(result, request, method)
+                else:
+                    self._responder.respond(request, result)
             self._flush()
+            return None if failed else result  # for whom it is returned to next
 
         deferred.addBoth(fired)
 

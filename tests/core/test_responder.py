@@ -240,13 +240,13 @@ class RespondingTests(ResponderTestCase):
             self.assertEqual(response, Response(7, {"code": sent, "message": "(too large to send)"}, None))
 
     def test_close(self) -> None:
-        """Everything that is running is answered, except for notifications; then nothing is running."""
-        for msgid in (1, 2):
+        """Everything that is running is answered in order, except for notifications; then nothing is running."""
+        for msgid in (3, 1, 2):
             self.take(encode_request(msgid, "m", []))
         self.take(NOTICE)
         self.responder.close()
         responses = [decode_untrusted(transmit.payload) for transmit in self.responder.transmits()]
         error = {"code": "server_stopping", "message": "the server stopped while the method was running"}
-        self.assertEqual(sorted(responses), [Response(1, error, None), Response(2, error, None)])
+        self.assertEqual(responses, [Response(msgid, error, None) for msgid in (3, 1, 2)])
         self.assertEqual(len(self.responder), 0)
-        self.assertEqual(self.responder.stats.errors, {"server_stopping": 2})
+        self.assertEqual(self.responder.stats.errors, {"server_stopping": 3})

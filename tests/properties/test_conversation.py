@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 CLIENT = ("127.0.0.1", 40000)
 
 numbers = st.integers(0, 2**16)
+ENDS = st.sampled_from(["result", "result", "result", "error", "large", "odd", "twice"])
+FATES = st.sampled_from(["deliver", "deliver", "deliver", "repeat", "lose", "damage"])
 
 
 class ConversationMachine(RuleBasedStateMachine):
@@ -99,27 +101,30 @@ class ConversationMachine(RuleBasedStateMachine):
     # The client
 
     @rule(
-        timeout=st.sampled_from([0.5, 2.0, 10.0]),
+        timeout=st.sampled_from([0.5, 2.0, 10.0, 60.0]),
         idempotent=st.booleans(),
+        times=st.integers(1, 4),
         kind=st.sampled_from([Kind.CALL, Kind.ECHO]),
     )
-    def call(self, timeout: float, idempotent: bool, kind: Kind) -> None:
-        """Make a request whose parameter is its number."""
-        number = len(self.made)
-        request = self.requester.send_request(
-            "m", [number], timeout=timeout, now=self.now, idempotent=idempotent, kind=kind
-        )
-        request.context = number
-        self.made[number] = request
-        self.pump()
+    def call(self, timeout: float, idempotent: bool, kind: Kind, times: int) -> None:
+        """Make one request or a few, whose parameter is their number."""
+        for _ in range(times):
+            number = len(self.made)
+            request = self.requester.send_request(
+                "m", [number], timeout=timeout, now=self.now, idempotent=idempotent, kind=kind
+            )
+            request.context = number
+            self.made[number] = request
+            self.pump()
 
+    @precondition(lambda self: len(self.requester) > 2)
     @rule()
     def notify(self) -> None:
         """Send a notification, which must never be answered."""
         self.requester.send_notification("n", [-1])
         self.pump()
 
-    @precondition(lambda self: len(self.requester) > 0)
+    @precondition(lambda self: len(self.requester) > 1)
     @rule(number=numbers)
     def cancel(self, number: int) -> None:
         """Cancel one."""
@@ -132,22 +137,24 @@ class ConversationMachine(RuleBasedStateMachine):
     # The server
 
     @precondition(lambda self: self.running)
-    @rule(number=numbers, end=st.sampled_from(["result", "result", "error", "large", "odd", "twice"]))
-    def finish(self, number: int, end: str) -> None:
-        """Let a method end, in any of the ways in which methods do."""
-        incoming = self.running.pop(number % len(self.running))
-        [param] = incoming.message.params
-        assert isinstance(param, int)
-        if end == "error":
-            self.responder.respond_error(incoming, "failed", "as asked", {"of": param})
-        else:
-            results = {"large": bytes(2000), "odd": object()}
-            self.ran.add(param)
-            self.responder.respond(incoming, results.get(end, {"answer to": param}))
-        if end == "twice":
-            self.responder.respond(incoming, "again")
-        self.pump()
+    @rule(number=numbers, ends=st.lists(ENDS, min_size=1, max_size=4))
+    def finish(self, number: int, ends: list[str]) -> None:
+        """Let methods end, in any of the ways in which methods do."""
+        for end in ends[: len(self.running)]:
+            incoming = self.running.pop(number % len(self.running))
+            [param] = incoming.message.params
+            assert isinstance(param, int)
+            if end == "error":
+                self.responder.respond_error(incoming, "failed", "as asked", {"of": param})
+            else:
+                results = {"large": bytes(2000), "odd": object()}
+                self.ran.add(param)
+                self.responder.respond(incoming, results.get(end, {"answer to": param}))
+            if end == "twice":
+                self.responder.respond(incoming, "again")
+            self.pump()
 
+    @precondition(lambda self: len(self.running) > 8)
     @rule()
     def stop(self) -> None:
         """Stop the server's methods."""
@@ -158,40 +165,55 @@ class ConversationMachine(RuleBasedStateMachine):
     # The link
 
     @precondition(lambda self: self.to_server)
-    @rule(number=numbers, fate=st.sampled_from(["deliver", "deliver", "deliver", "repeat", "lose", "damage"]))
-    def carry_request(self, number: int, fate: str) -> None:
-        """Carry any of the datagrams that are under way to the server."""
-        payload = self.to_server.pop(number % len(self.to_server))
-        if fate == "repeat":
-            self.to_server.append(payload)
-        if fate != "lose":
-            self.responder.datagram_received(payload[:-1] if fate == "damage" else payload, CLIENT)
-        self.pump()
+    @rule(source=st.randoms(use_true_random=False), fates=st.lists(FATES, min_size=1, max_size=5))
+    def carry_request(self, source: random.Random, fates: list[str]) -> None:
+        """Carry some of the datagrams that are under way to the server, in any order."""
+        source.shuffle(self.to_server)
+        for fate, payload in zip(fates, self.to_server[:], strict=False):
+            if fate != "repeat":
+                self.to_server.remove(payload)
+            if fate != "lose":
+                self.responder.datagram_received(payload[:-1] if fate == "damage" else payload, CLIENT)
+            self.pump()
 
     @precondition(lambda self: self.to_client)
-    @rule(number=numbers, fate=st.sampled_from(["deliver", "deliver", "deliver", "repeat", "lose", "damage"]))
-    def carry_response(self, number: int, fate: str) -> None:
-        """Carry any of the datagrams that are under way to the client."""
-        payload = self.to_client.pop(number % len(self.to_client))
-        if fate == "repeat":
-            self.to_client.append(payload)
-        if fate != "lose":
-            self.requester.datagram_received(payload[:-1] if fate == "damage" else payload, FIRST, now=self.now)
-        self.pump()
+    @rule(source=st.randoms(use_true_random=False), fates=st.lists(FATES, min_size=1, max_size=5))
+    def carry_response(self, source: random.Random, fates: list[str]) -> None:
+        """Carry some of the datagrams that are under way to the client, in any order."""
+        source.shuffle(self.to_client)
+        for fate, payload in zip(fates, self.to_client[:], strict=False):
+            if fate != "repeat":
+                self.to_client.remove(payload)
+            if fate != "lose":
+                self.requester.datagram_received(payload[:-1] if fate == "damage" else payload, FIRST, now=self.now)
+            self.pump()
 
+    @precondition(lambda self: len(self.to_client) > 1)
     @rule(number=numbers)
     def misdeliver(self, number: int) -> None:
-        """Deliver what is meant for one end to the other: neither answers it."""
-        if self.to_client:
-            before = len(self.responder)
-            self.responder.datagram_received(self.to_client[number % len(self.to_client)], CLIENT)
-            assert self.responder.transmits() == []
-            assert len(self.responder) == before
-        self.pump()
+        """Deliver a response to the server, which answers nothing."""
+        before = len(self.responder)
+        self.responder.datagram_received(self.to_client[number % len(self.to_client)], CLIENT)
+        assert (self.responder.transmits(), self.responder.events()) == ([], [])
+        assert len(self.responder) == before
+
+    @precondition(lambda self: len(self.requester) > 0)
+    @rule(
+        source=st.randoms(use_true_random=False),
+        there=st.lists(FATES, min_size=3, max_size=8),
+        ends=st.lists(ENDS, min_size=2, max_size=8),
+        back=st.lists(FATES, min_size=3, max_size=8),
+    )
+    def exchange(self, source: random.Random, there: list[str], ends: list[str], back: list[str]) -> None:
+        """Let a batch go the whole way: to the server, through the methods, and back."""
+        self.carry_request(source, there)
+        self.finish(0, ends)
+        self.carry_response(source, back)
 
     # Time
 
-    @rule(seconds=st.sampled_from([0.01, 0.2, 1.0]))
+    @precondition(lambda self: len(self.requester) > 0)
+    @rule(seconds=st.sampled_from([0.01, 0.05, 0.2, 1.0]))
     def wait(self, seconds: float) -> None:
         """Let time pass, with the timer as its owner keeps it."""
         until = self.now + seconds

@@ -158,8 +158,13 @@ class BindTests(PortTestCase):
         lines: list[str] = []
         log.addObserver(observer := lambda event: lines.append(" ".join(event["message"])))
         self.addCleanup(log.removeObserver, observer)
+        with_lines = self.server.listenUDP(7, type("Loud", (DatagramProtocol,), {})())
+        self.network.run_until(with_lines.stopListening())
+        own = [line for line in lines if "protocol" not in line]
+        self.assertEqual(own, ["Loud starting on 7", "(UDP Port 7 Closed)"])
+        lines.clear()
         self.network.run_until(self.echo().stopListening())  # type: ignore[arg-type]  # it listens: a Deferred
-        self.assertEqual(lines, ["Echo starting on 7", "(UDP Port 7 Closed)"])
+        self.assertEqual(lines, [], "a protocol that is not noisy has no lines")
 
 
 class WriteTests(PortTestCase):

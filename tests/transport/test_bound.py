@@ -133,6 +133,8 @@ class BindTests(SynchronousTestCase):
                 wanted = [_kernel.IP_RECVERR, _kernel.IP_PKTINFO]
                 self.assertEqual(options, tuple(handle.getsockopt(socket.IPPROTO_IP, option) for option in wanted))
                 if handle.family == socket.AF_INET6:
+                    only = handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                    self.assertEqual(interface != "::", bool(only))
                     wanted = [_kernel.IPV6_RECVERR, _kernel.IPV6_RECVPKTINFO]
                     self.assertEqual(options, tuple(handle.getsockopt(socket.IPPROTO_IPV6, each) for each in wanted))
 

@@ -177,10 +177,13 @@ class LifeTests(PortTestCase):
         """After the stop everything is closed and nothing left in the reactor; the address is still known."""
         port = self.listen()
         host, handle = port.getHost(), port.getHandle()
-        watched = port.fileno()
-        self.stop(port)
+        watched = port._life.epoll
+        stopping = port.stopListening()
+        self.assertEqual(set(), self.reactor.readers)
+        self.reactor.advance(0)
+        self.successResultOf(stopping)
         self.assertEqual((set(), [], -1), (self.reactor.readers, self.reactor.getDelayedCalls(), handle.fileno()))
-        self.assertRaises(OSError, os.fstat, watched)
+        self.assertTrue(watched.closed)
         self.assertEqual((host, -1, None), (port.getHost(), port.fileno(), port.getHandle()))
 
     def test_stop_twice(self) -> None:
@@ -230,6 +233,15 @@ class LifeTests(PortTestCase):
         stopping = port.stopListening()
         port.connectionLost()
         self.successResultOf(stopping)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_stop_while_the_reactor_shuts_down(self) -> None:
+        """A protocol that stops its port then leaves nothing behind either."""
+        port = self.listen()
+        stopping: list[Any] = []
+        self.protocol.stopProtocol = lambda: stopping.append(port.stopListening())  # type: ignore[method-assign]
+        port.connectionLost()
+        self.successResultOf(stopping[0])
         self.assertEqual([], self.reactor.getDelayedCalls())
 
     def test_failing_stop_protocol(self) -> None:

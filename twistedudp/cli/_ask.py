@@ -10,7 +10,7 @@ its ``async with``.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -19,7 +19,7 @@ from ..client import UDPClientService
 from ._failures import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import FrameType
 
     from twisted.internet.base import ReactorBase
@@ -53,15 +53,21 @@ def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -
 
     # What Twisted installs is one; its annotation names interfaces that lack crash().
     reactor = cast("ReactorBase", installed)
-    waiting: list[Deferred[_T]] = []
-    outcome: list[_T | Failure] = []
-    interrupted: list[int] = []
 
     async def asking() -> _T:
         async with UDPClientService(
             reactor, server.host, server.port, timeout=server.timeout, address_family=server.family
         ) as client:
             return await question(client)
+
+    return _run(reactor, asking)
+
+
+def _run(reactor: ReactorBase, asking: Callable[[], Coroutine[Deferred[Any], Any, _T]]) -> _T:
+    """Run the reactor until a coroutine has ended or SIGINT has cancelled it."""
+    waiting: list[Deferred[_T]] = []
+    outcome: list[_T | Failure] = []
+    interrupted: list[int] = []
 
     def finish(result: _T | Failure) -> None:
         outcome.append(result)

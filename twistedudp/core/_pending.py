@@ -26,8 +26,7 @@ class Kind(enum.Enum):
     """Its own bytes reflected; it is no message at all."""
 
 
-# budget: an attribute for each thing that is known of a request; slots keep it below 1 KiB with its table entries
-class PendingRequest:
+class PendingRequest:  # budget: all that is known of a request; slots keep it below 1 KiB with its table entries
     """One request from the command that made it to its outcome.
 
     Attributes:
@@ -79,8 +78,7 @@ class PendingRequest:
         self.done = False
 
 
-# budget: one attribute per counter
-class RequesterStats:
+class RequesterStats:  # budget: one attribute per counter
     """Counters of a client, all of them since it was made.
 
     Attributes:

@@ -80,7 +80,7 @@ class Responder:
     def __init__(self, settings: ResponderSettings | None = None) -> None:
         self.settings = settings or ResponderSettings()
         self.stats = ResponderStats()
-        self._running: set[IncomingRequest] = set()
+        self._running: dict[IncomingRequest, None] = {}  # in order, so that equal runs are equal
         self._received: list[IncomingRequest] = []
         self._transmits: list[Transmit] = []
 
@@ -114,7 +114,7 @@ class Responder:
             self.stats.requests += 1
         else:
             self.stats.notifications += 1
-        self._running.add(incoming)
+        self._running[incoming] = None
         self._received.append(incoming)
 
     # Commands
@@ -179,7 +179,7 @@ class Responder:
         if incoming.done:
             return False
         incoming.done = True
-        self._running.discard(incoming)
+        self._running.pop(incoming, None)
         return type(incoming.message) is Request
 
     def _send_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
