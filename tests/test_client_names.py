@@ -372,7 +372,7 @@ class InterfaceTests(SimulatedTestCase):
         self.assertEqual(peer.received[-1][1][0], "2001:db8::4")
 
     def test_not_this_machine(self) -> None:
-        """An interface that this machine has not sends nothing: the calls fail at once and name it; the log does too."""
+        """An interface that this machine has not sends nothing: calls fail at once and name it; the log does too."""
         client = self.client(interface="192.0.2.99")
         calls = [client.call("x"), client.call("y")]
         for call in calls:

@@ -23,7 +23,9 @@ class HolderTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make an empty proc."""
-        self.proc = Path(self.mktemp())
+        folder = tempfile.TemporaryDirectory()  # mktemp() leaves its files behind under pytest
+        self.addCleanup(folder.cleanup)
+        self.proc = Path(folder.name, "proc")
         (self.proc / "net").mkdir(parents=True)
         self.table("udp")
 
@@ -99,7 +101,7 @@ class HolderTests(SynchronousTestCase):
 
     def test_no_proc(self) -> None:
         """Without a proc file system nothing is known."""
-        self.assertIdentical(None, port_holder(10000, proc=Path(self.mktemp())))
+        self.assertIdentical(None, port_holder(10000, proc=self.proc / "none"))
 
     def test_garbage(self) -> None:
         """A table that cannot be understood is no reason to fail."""
