@@ -214,6 +214,17 @@ class SendTests(ScalarTestCase):
         self.assertEqual({**dict.fromkeys(numbers, 1), errno.EAGAIN: 2}, self.stats.send_errors)
         self.assertEqual(([], 0), (self.handle.sent, self.stats.datagrams_sent))
 
+    def test_no_route(self) -> None:
+        """A datagram without a route is told to the protocol as an ICMP error is, after the write."""
+        numbers = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        for number in numbers:
+            self.fail(number)
+            self.backend.send(b"x", PEER)
+        self.assertEqual([], self.protocol.notes)
+        self.clock.advance(0)
+        self.assertEqual([("unreachable", PEER, number, b"x") for number in numbers], self.protocol.notes)
+        self.assertEqual(2, self.stats.unreachable)
+
     def test_pending_error_of_another(self) -> None:
         """An error that waited for another peer is taken out, and the datagram sent; the report is not told within."""
         for number in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES, errno.EMSGSIZE):

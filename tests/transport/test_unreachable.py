@@ -104,7 +104,8 @@ class ReportsTests(SynchronousTestCase):
         reports = self.make()
         self.queue()
         self.assertEqual(1, reports.drain())
-        self.assertEqual((1, []), (self.stats.unreachable, self.clock.getDelayedCalls()))
+        reports.no_route(("192.0.2.1", 7), errno.ENETUNREACH, b"x")
+        self.assertEqual((2, []), (self.stats.unreachable, self.clock.getDelayedCalls()))
 
     def test_connected(self) -> None:
         """A connected port tells a refusal in Twisted's way as well, any other error not."""

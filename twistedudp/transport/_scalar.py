@@ -45,6 +45,9 @@ up. A late timer of 10 ms is noticed by people and by retransmissions, so two po
 _NOT_PENDING: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EINVAL})
 """Errors that a send makes itself; any other may have been waiting in the socket because of an earlier datagram."""
 
+_NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH})
+"""Errors of a send that say the same as an ICMP error would, without asking any router."""
+
 _NOBODY: Final[Address] = ("", 0)
 
 _log = Logger(namespace="twistedudp.transport")
@@ -291,6 +294,8 @@ class ScalarBackend:
                 raise OSError(number, f"{unmapped(sockaddr[0])}: nobody can listen on UDP port 0") from error
             raise error
         self._stats.count_send_error(number)
+        if number in _NO_ROUTE and sockaddr is not None:
+            self._reports.no_route(sockaddr, number, datagram)
 
     def _is_broadcast(self, sockaddr: SockAddr) -> bool:
         """Tell a missing setBroadcastAllowed from a route or a firewall that forbids: EACCES means either.

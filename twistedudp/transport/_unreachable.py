@@ -11,10 +11,12 @@ called from inside its own ``write()``.
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
+from ..interfaces import Unreachable
 from . import _kernel
 from ._addresses import peer_of
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from ..address import Address
-    from ..interfaces import Unreachable
+    from ._addresses import SockAddr
     from ._stats import DatagramStats
 
 __all__ = ["ERRORS_PER_DRAIN", "MAX_WAITING_REPORTS", "UnreachableReports"]
@@ -83,6 +85,18 @@ class UnreachableReports:
         if self.connected:
             self._stats.unreachable += 1
             self._wait(None)
+
+    def no_route(self, sockaddr: SockAddr, number: int, datagram: bytes) -> None:
+        """Note that the own kernel has no route for a datagram: its sender need not wait for an answer.
+
+        Args:
+            sockaddr: Where it was to go.
+            number: The ``errno``.
+            datagram: The whole payload.
+        """
+        self._stats.unreachable += 1
+        if self._peer_unreachable is not None:
+            self._wait((peer_of(sockaddr), Unreachable(number, os.strerror(number), 0, 0, ""), datagram))
 
     def deliver(self) -> None:
         """Tell the protocol what waits; what comes up meanwhile waits for the next reactor turn."""
