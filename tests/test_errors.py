@@ -96,6 +96,12 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(error.host, "255.255.255.255")
         self.assertIn("255.255.255.255 is a broadcast address", str(error))
 
+    def test_cannot_send(self) -> None:
+        """It names the local address, and what to do."""
+        error = CannotSend("192.0.2.1")
+        self.assertEqual(error.interface, "192.0.2.1")
+        self.assertIn("interface='192.0.2.1' is no address of this machine; name one that is", str(error))
+
     def test_plugin_error(self) -> None:
         """The text is the reason, the name is an attribute."""
         error = PluginError("nope", "there is no plugin nope")
