@@ -9,7 +9,8 @@ import datetime as dt
 import enum
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgpack  # type: ignore[import-untyped]  # it ships no annotations
 import msgspec
@@ -260,6 +261,17 @@ class WireTests(SynchronousTestCase):
         for text, expected in {**VECTORS, **FOREIGN_VECTORS}.items():
             decoded = decode_untrusted(bytes.fromhex(text))
             self.assertEqual((type(decoded), repr(decoded)), (type(expected), repr(expected)), text)
+
+
+class MethodNameTests(SynchronousTestCase):
+    """The name of a method is the caller's as well."""
+
+    def test_not_text(self) -> None:
+        """A name that is no text, or none that UTF-8 has, is an EncodeError at ``method``."""
+        for name in (5, b"add", None, "lone \ud800"):
+            for encode in (encode_notification, partial(encode_request, 1)):
+                error = self.assertRaises(EncodeError, encode, cast("str", name), [1])
+                self.assertEqual(error.path, "method")
 
 
 class EncodeErrorTests(SynchronousTestCase):

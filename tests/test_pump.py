@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 
 from tests.simulation import PORT, SERVER, SERVER6, NoJitter, SimulatedTestCase
 from twistedudp._pump import RequestPump
@@ -136,6 +136,16 @@ class PumpTests(SimulatedTestCase):
         self.assertEqual(type(request.error).__name__, "BroadcastNotSupported")
         self.assertFalse(other.done)
         self.assertEqual(self.delivered, [request])
+        self.reactor.fault = None
+
+    def test_invalid_address(self) -> None:
+        """An address that the port refuses, such as one with a scope that is not, fails the request at once."""
+        self.peer()
+        self.resolve(SERVER)
+        self.reactor.fault = InvalidAddressError("fe80::1%nope", "no such interface")  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        request = self.request()
+        self.assertEqual(type(request.error).__name__, "InvalidAddress")
+        self.assertIn("no such interface", str(request.error))
         self.reactor.fault = None
 
     def test_ports(self) -> None:

@@ -244,7 +244,7 @@ def encode_request(msgid: int, method: str, params: Sequence[object]) -> bytes:
     Raises:
         EncodeError: A parameter cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_REQUEST, msgid, method, params), "params", params, 2)
+    return _encode((TYPE_REQUEST, msgid, method, params), 2, method=method, params=params)
 
 
 def encode_notification(method: str, params: Sequence[object]) -> bytes:
@@ -253,7 +253,7 @@ def encode_notification(method: str, params: Sequence[object]) -> bytes:
     Raises:
         EncodeError: A parameter cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_NOTIFICATION, method, params), "params", params, 2)
+    return _encode((TYPE_NOTIFICATION, method, params), 2, method=method, params=params)
 
 
 def encode_response(msgid: int, error: object, result: object) -> bytes:
@@ -262,18 +262,26 @@ def encode_response(msgid: int, error: object, result: object) -> bytes:
     Raises:
         EncodeError: The value cannot be sent, or a peer of ours would refuse it.
     """
-    name, value = ("result", result) if error is None else ("error", error)
-    return _encode((TYPE_RESPONSE, msgid, error, result), name, value, 1)
+    return _encode((TYPE_RESPONSE, msgid, error, result), 1, error=error, result=result)
 
 
-def _encode(message: tuple[object, ...], name: str, value: object, own_containers: int) -> bytes:
-    """Encode a message and make sure that a decoder with the limits of this module takes it."""
+def _encode(message: tuple[object, ...], own_containers: int, **parts: object) -> bytes:
+    """Encode a message and make sure that a decoder with the limits of this module takes it.
+
+    Args:
+        message: The whole message.
+        own_containers: How many lists it has itself.
+        parts: Its parts that come from the caller, by the names that an error's path begins with.
+    """
+    if not isinstance(parts.get("method", ""), str):
+        raise EncodeError("it must be text", "method")
     try:
         payload: bytes = _PACKER.pack(message)
         if len(payload) - len(payload.translate(None, _DOUBTFUL_BYTES)) > own_containers:
             _unpack_untrusted(payload)
     except Exception as error:  # what msgpack raises for a value has no common root either
-        _explain(name, value)
+        for name, value in parts.items():
+            _explain(name, value)
         raise EncodeError(f"it cannot be sent: {error}", name) from error
     return payload
 

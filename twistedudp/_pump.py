@@ -17,14 +17,14 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from . import transport
 from ._rate_limit import RateLimit
 from .address import is_ipv6
-from .errors import BroadcastNotSupported, CannotSend
+from .errors import BroadcastNotSupported, CannotSend, InvalidAddress
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .core import Requester, Transmit
+    from .errors import LocalError
     from .interfaces import Unreachable
 
 __all__ = ["LocalPort", "RequestPump"]
@@ -162,13 +163,22 @@ class RequestPump:
             local = self._ports.get(key) or self._open(*key)
             assert local[0].transport is not None  # noqa: S101  # it has one from listen() to stopListening()
             local[0].transport.write(payload, peer)
-        except (OSError, CannotListenError, MessageLengthError) as error:
-            self._not_sent(error)
-            number = getattr(getattr(error, "socketError", error), "errno", None)
-            if number == errno.EACCES:  # of a broadcast address, which nothing but the interface's netmask tells
-                self.requester.send_failed(transmit, BroadcastNotSupported(peer[0]))
-            elif number == errno.EADDRNOTAVAIL:
-                self.requester.send_failed(transmit, CannotSend(self._interface))
+        except (OSError, CannotListenError, MessageLengthError, InvalidAddressError) as error:
+            self.requester.stats.not_sent += 1
+            fault = self._fault_of_caller(error, peer)
+            if fault is not None:
+                self.requester.send_failed(transmit, fault)
+            elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes
+                _log.warn("a datagram could not be sent: {error}", error=error)
+
+    def _fault_of_caller(self, error: Exception, peer: Address) -> LocalError | None:
+        """Return what to tell the caller, where sending the same datagram again can only fail again."""
+        if isinstance(error, InvalidAddressError):
+            return InvalidAddress(str(error))
+        number = getattr(getattr(error, "socketError", error), "errno", None)
+        if number == errno.EACCES:  # of a broadcast address, which nothing but the interface's netmask tells
+            return BroadcastNotSupported(peer[0])
+        return CannotSend(self._interface) if number == errno.EADDRNOTAVAIL else None
 
     def _open(self, socket: int, ipv6: bool) -> tuple[LocalPort, IListeningPort]:
         protocol = LocalPort(self, socket)
@@ -177,9 +187,3 @@ class RequestPump:
         listening = transport.listen(self._reactor, 0, protocol, interface)
         self._ports[socket, ipv6] = local = (protocol, listening)
         return local
-
-    def _not_sent(self, error: Exception) -> None:
-        """Count a datagram that could not be sent; where nothing else is known it is sent again when its time comes."""
-        self.requester.stats.not_sent += 1
-        if self._log_limit.allowed():
-            _log.warn("a datagram could not be sent: {error}", error=error)

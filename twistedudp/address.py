@@ -18,6 +18,7 @@ __all__ = [
     "is_ip",
     "is_ipv6",
     "is_loopback",
+    "is_unspecified",
     "parse_host_port",
     "unmapped",
 ]
@@ -98,6 +99,11 @@ def is_group(host: str) -> bool:
     """
     address = ipaddress.ip_address(unmapped(host))
     return address.is_multicast or host == "255.255.255.255"
+
+
+def is_unspecified(host: str) -> bool:
+    """Tell whether a numeric host is 0.0.0.0 or ::, which a server can listen on but nobody can be asked at."""
+    return ipaddress.ip_address(host).is_unspecified
 
 
 def unmapped(host: str) -> str:

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, fail
 
 from ._pump import RequestPump
 from ._resolve import resolve
-from .address import is_group, is_ip, is_ipv6
+from .address import is_group, is_ip, is_ipv6, is_unspecified
 from .core import KEY_SIZE, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
     BroadcastNotSupported,
@@ -97,6 +97,8 @@ class UDPClientService(Service):
         self.port = port
         self.timeout = _check_timeout(timeout)
         self._reactor = reactor
+        if interface and address_family is None:
+            address_family = "ipv6" if is_ipv6(interface) else "ipv4"
         self._address_family = address_family
         self._interface = interface
         self._rng = rng or random.SystemRandom()
@@ -316,6 +318,8 @@ def _check_address(host: str, port: int, interface: str) -> None:
         raise InvalidAddress(f"port={port!r}: a server's port is from 1 to 65535")
     if is_ip(host) and is_group(host):
         raise BroadcastNotSupported(host)
+    if is_ip(host) and is_unspecified(host):
+        raise InvalidAddress(f"host={host!r}: that means every address of a machine; name one, such as 127.0.0.1")
     try:
         host.encode("idna")  # as the resolver will, whose error would go to the log only
     except UnicodeError as error:

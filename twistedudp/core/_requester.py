@@ -240,7 +240,7 @@ class Requester:
     def send_failed(self, transmit: Transmit, error: TwistedUDPError) -> None:
         """Learn that a transmit can never be sent, which fails its request; one that was lost is no matter for this."""
         request = self._quoted_untrusted(transmit.peer, transmit.payload, transmit.socket)
-        if request is not None:
+        if request is not None and request.payload == transmit.payload:
             self.stats.failed += 1
             self._fail(request, error)
 
