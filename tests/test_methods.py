@@ -38,6 +38,14 @@ class Outer:
     note: str = ""
 
 
+@dataclass
+class Folder:
+    """Something that holds bytes, and itself."""
+
+    content: bytes
+    inner: Folder | None = None
+
+
 class Point(msgspec.Struct):
     """A Struct."""
 
@@ -220,6 +228,19 @@ class ParametersTests(SynchronousTestCase):
         now = dt.datetime(2026, 11, 22, tzinfo=dt.timezone.utc)
         text = self.refused("wrong_parameter_type", "moments", now, "aGVsbG8=")
         self.assertIn("parameter data: Expected bytes, got str", text)
+
+    def test_bytes_inside(self) -> None:
+        """Nor is it where the bytes stand inside of a type, even one that holds itself."""
+
+        class Folders(RPCMethods):
+            @method
+            def keep(self, folder: Folder) -> int:
+                """Count what is in a folder."""
+                return len(folder.content)
+
+        keep = method_table(Folders())["keep"]
+        self.assertEqual(keep.call(*keep.arguments_untrusted([{"content": b"xy", "inner": {"content": b""}}])), 2)
+        self.assertRaises(errors.MethodError, keep.arguments_untrusted, [{"content": "eHk=", "inner": None}])
 
     def test_no_bytes_in_messages(self) -> None:
         """What was sent does not come back in the error: it may be large, or secret."""
