@@ -168,9 +168,9 @@ class EchoValueTests(SimulatedTestCase):
         self.advance()
         self.assertNoResult(echo)
         self.assertEqual(client.stats.rejected, {"not_a_response": 2})
-        peer.respond(None, error={"code": "busy", "message": "later"})
+        peer.respond(None, error={"code": "no", "message": "never"})
         self.advance()
-        self.assertEqual(self.error(echo, errors.ErrorReplyReceived).code, "busy")
+        self.assertEqual(self.error(echo, errors.ErrorReplyReceived).code, "no")
 
     def test_mixed(self) -> None:
         """Calls, values and bytes in flight together do not disturb one another."""

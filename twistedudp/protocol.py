@@ -47,7 +47,7 @@ class RPCServerProtocol(DatagramProtocol):
         max_request_size: Bytes of the largest request taken.
         max_response_size: Bytes of the largest response sent.
         max_running: Requests whose Deferred or coroutine may be waited for at once; more are answered ``busy``.
-        clock: Returns seconds; used to limit how much is logged.
+        clock: Returns seconds and does not go back; it tells how long responses are kept.
 
     Raises:
         MethodDefinitionError: One of the methods cannot be served.
@@ -63,7 +63,9 @@ class RPCServerProtocol(DatagramProtocol):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = method_table(methods)
-        self._responder = Responder(ResponderSettings(max_request_size, max_response_size, max_running))
+        idempotent = frozenset(name for name, served in self._table.items() if served.idempotent)
+        self._responder = Responder(ResponderSettings(max_request_size, max_response_size, max_running, idempotent))
+        self._clock = clock
         self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
         self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
@@ -76,7 +78,7 @@ class RPCServerProtocol(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Answer a request, run a notification, drop anything else."""
         responder = self._responder
-        responder.datagram_received(datagram, addr)
+        responder.datagram_received(datagram, addr, now=self._clock())
         for incoming in responder.events():
             self._run(incoming)
         self._flush()

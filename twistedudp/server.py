@@ -11,6 +11,7 @@ The service logs one line when it listens and one when it has stopped. It turns 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -159,7 +160,9 @@ class UDPServerService(Service):
         made = self._protocol_or_factory
         if callable(made) and not isinstance(made, AbstractDatagramProtocol):
             made = made()
-        return as_protocol(made)
+        # A reactor without descriptors may be a simulated one, whose time is virtual; wall clock time may go back.
+        virtual = not IReactorFDSet.providedBy(self._reactor)
+        return as_protocol(made, self._reactor.seconds if virtual else time.monotonic)
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__
@@ -168,7 +171,7 @@ class UDPServerService(Service):
         return format_address(self.address or ("", self._port))
 
 
-def as_protocol(servable: object) -> AbstractDatagramProtocol:
+def as_protocol(servable: object, clock: Callable[[], float] = time.monotonic) -> AbstractDatagramProtocol:
     """Return what a port can serve: a protocol as it is, ``RPCMethods`` inside an ``RPCServerProtocol``.
 
     Raises:
@@ -181,7 +184,7 @@ def as_protocol(servable: object) -> AbstractDatagramProtocol:
     if isinstance(servable, RPCMethods):
         from .protocol import RPCServerProtocol  # noqa: PLC0415  # see above
 
-        return RPCServerProtocol(servable)
+        return RPCServerProtocol(servable, clock=clock)
     raise TypeError(f"{servable!r} is neither a DatagramProtocol nor an RPCMethods; a UDP server serves one of these")
 
 

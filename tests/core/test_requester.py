@@ -284,7 +284,7 @@ class AnswerTests(SynchronousTestCase):
         """An error of our servers or of foreign ones fails the request."""
         client = Client(FIRST)
         for sent, code, message in (
-            ({"code": "busy", "message": "later"}, "busy", "later"),
+            ({"code": "no", "message": "never"}, "no", "never"),
             ("no method", "", "no method"),
             (False, "", "the server sent the error False"),
         ):
@@ -296,6 +296,32 @@ class AnswerTests(SynchronousTestCase):
         client.sent()
         self.assertTrue(client.is_idle)
         self.assertEqual((client.requester.stats.errors, client.requester.stats.answered), (3, 0))
+
+    def test_busy(self) -> None:
+        """A server that is too busy has not run the request: it is sent again, and the answer may still come."""
+        client = Client(FIRST)
+        request = client.call()
+        busy = encode_response(request.msgid, {"code": "busy", "message": "later"}, None)
+        client.sent()
+        client.receive(busy)
+        self.assertEqual((request.done, client.requester.events(), client.requester.stats.busy), (False, [], 1))
+        client.now = client.requester.next_deadline() or 0.0
+        client.requester.deadline_reached(now=client.now)
+        [again] = client.requester.transmits()
+        self.assertEqual(again.payload, request.payload)
+        client.answer(request, 5)
+        self.assertEqual(client.result(), 5)
+
+    def test_busy_to_the_end(self) -> None:
+        """Where the server stays too busy the deadline ends the request with what the server said."""
+        client = Client(FIRST)
+        request = client.call(timeout=2.0)
+        client.receive(encode_response(request.msgid, {"code": "busy", "message": "later"}, None))
+        client.now = request.deadline
+        client.requester.deadline_reached(now=client.now)
+        error = client.error()
+        assert isinstance(error, ErrorReplyReceived)
+        self.assertEqual((error.code, client.requester.stats.timed_out), ("busy", 1))
 
     def test_error_beside_a_result(self) -> None:
         """Where a foreign server sends both the error counts."""

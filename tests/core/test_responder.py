@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -24,9 +24,12 @@ NOTICE = encode_notification("m", [2])
 class ResponderTestCase(SynchronousTestCase):
     """A responder, and shorter ways to drive it."""
 
-    def make(self, **settings: int) -> None:
+    now = 1000.0
+    idempotent: frozenset[str] = frozenset()
+
+    def make(self, **settings: Any) -> None:
         """Make a responder."""
-        self.responder = Responder(ResponderSettings(**settings))
+        self.responder = Responder(ResponderSettings(**{"idempotent": self.idempotent, **settings}))
 
     def setUp(self) -> None:
         """Make one with the default settings."""
@@ -34,7 +37,7 @@ class ResponderTestCase(SynchronousTestCase):
 
     def take(self, payload: bytes = CALL, peer: tuple[str, int] = FIRST) -> IncomingRequest:
         """Let a datagram come in and return the one request that it is."""
-        self.responder.datagram_received(payload, peer)
+        self.responder.datagram_received(payload, peer, now=self.now)
         [incoming] = self.responder.events()
         return incoming
 
@@ -97,7 +100,7 @@ class ReceivingTests(ResponderTestCase):
     def test_order(self) -> None:
         """Requests are run in the order in which they came."""
         for msgid in (3, 1, 2):
-            self.responder.datagram_received(encode_request(msgid, "m", []), FIRST)
+            self.responder.datagram_received(encode_request(msgid, "m", []), FIRST, now=self.now)
         messages = [incoming.message for incoming in self.responder.events()]
         self.assertEqual(messages, [Request(msgid, "m", []) for msgid in (3, 1, 2)])
 
@@ -116,7 +119,7 @@ class ReceivingTests(ResponderTestCase):
             ("too_large", encode_request(7, "m", [bytes(8192)]), FIRST),
         ):
             before = self.responder.stats.rejected[reason]
-            self.responder.datagram_received(payload, peer)
+            self.responder.datagram_received(payload, peer, now=self.now)
             self.assertEqual(self.responder.stats.rejected[reason], before + 1, reason)
             self.assertSilent()
         self.assertEqual(sum(self.responder.stats.rejected.values()), 9)
@@ -133,11 +136,11 @@ class ReceivingTests(ResponderTestCase):
         """Beyond the bound a request is answered at once that it was not run; a notification is dropped and counted."""
         self.make(max_running=2)
         running = [self.take(encode_request(1, "m", [])), self.take(NOTICE)]
-        self.responder.datagram_received(CALL, FIRST)
+        self.responder.datagram_received(CALL, FIRST, now=self.now)
         self.assertEqual(
             self.error(), {"code": "busy", "message": "2 requests are running, the most allowed; ask again later"}
         )
-        self.responder.datagram_received(NOTICE, FIRST)
+        self.responder.datagram_received(NOTICE, FIRST, now=self.now)
         self.assertSilent()
         stats = self.responder.stats
         self.assertEqual((stats.rejected, stats.errors), ({"busy": 1}, {"busy": 1}))
@@ -149,6 +152,8 @@ class ReceivingTests(ResponderTestCase):
 
 class RespondingTests(ResponderTestCase):
     """What goes out."""
+
+    idempotent = frozenset({"m"})  # so that one request can be used again and again
 
     def test_result(self) -> None:
         """The result goes to who asked, with the msgid, and is counted."""
@@ -250,3 +255,113 @@ class RespondingTests(ResponderTestCase):
         self.assertEqual(responses, [Response(msgid, error, None) for msgid in (3, 1, 2)])
         self.assertEqual(len(self.responder), 0)
         self.assertEqual(self.responder.stats.errors, {"server_stopping": 3})
+
+
+class RepeatedTests(ResponderTestCase):
+    """The same request, more than once."""
+
+    def receive(self, payload: bytes = CALL, peer: tuple[str, int] = FIRST) -> None:
+        """Let a datagram come in that must be no event."""
+        self.responder.datagram_received(payload, peer, now=self.now)
+        self.assertEqual(self.responder.events(), [])
+
+    def test_while_running(self) -> None:
+        """Repeats of a request that is running are dropped: one run answers them all."""
+        incoming = self.take()
+        for _ in range(3):
+            self.receive()
+        self.assertSilent()
+        self.responder.respond(incoming, "once")
+        self.assertEqual(self.answer().result, "once")
+        self.assertEqual((self.responder.stats.requests, self.responder.stats.repeated), (1, 3))
+
+    def test_after(self) -> None:
+        """A repeat of a request that has run gets the same bytes, whether they were a result or an error."""
+        ends: list[Callable[[IncomingRequest], None]] = [
+            lambda incoming: self.responder.respond(incoming, "result"),
+            lambda incoming: self.responder.respond(incoming, object()),
+            lambda incoming: self.responder.respond_error(incoming, "no", "not here"),
+        ]
+        for number, end in enumerate(ends):
+            payload = encode_request(number, "m", [])
+            end(self.take(payload))
+            [first] = self.responder.transmits()
+            for _ in range(3):
+                self.receive(payload)
+                self.assertEqual(self.responder.transmits(), [first])
+
+    def test_other_sender(self) -> None:
+        """The response is given to nobody else: the same bytes from another port or host are another request."""
+        self.responder.respond(self.take(), "secret")
+        self.responder.transmits()
+        for peer in (("127.0.0.1", FIRST[1] + 1), ("127.0.0.2", FIRST[1])):
+            incoming = self.take(peer=peer)
+            self.assertEqual(self.responder.transmits(), [])
+            self.responder.respond_error(incoming, "no", "not yours")
+            self.responder.transmits()
+
+    def test_other_bytes(self) -> None:
+        """A request with the same msgid and other parameters is another request."""
+        self.responder.respond(self.take(encode_request(7, "m", [1])), 1)
+        self.take(encode_request(7, "m", [2]))
+
+    def test_age(self) -> None:
+        """A response is kept for 30 s after its request was last seen, and not longer."""
+        self.responder.respond(self.take(), "old")
+        for _ in range(5):
+            self.now += 30.0
+            self.receive()
+        self.now += 30.001
+        self.take()
+
+    def test_idempotent(self) -> None:
+        """What may run twice does, and nothing is kept of it."""
+        self.make(idempotent=frozenset({"m"}), cache_entries=0)
+        for _ in range(2):
+            self.responder.respond(self.take(), 1)
+        self.assertEqual(self.responder.stats.requests, 2)
+
+    def test_notification(self) -> None:
+        """Notifications have no repeats: nobody sends them again."""
+        for _ in range(2):
+            self.take(NOTICE)
+
+    def test_no_room(self) -> None:
+        """A full cache gives up nothing that may be asked for: new requests are refused until there is room."""
+        for settings in ({"cache_entries": 2}, {"cache_size": 600}):
+            self.make(**settings)
+            for msgid in (1, 2):
+                self.responder.respond(self.take(encode_request(msgid, "m", [])), msgid)
+                self.now += 10.0
+            self.responder.transmits()
+            for _ in range(2):
+                self.receive(encode_request(3, "m", []))
+                error = self.error()
+                self.assertEqual(error["code"], "busy")
+                self.assertIn("ask again later", str(error["message"]))
+            self.receive(encode_request(1, "m", []))
+            self.assertEqual(self.answer().result, 1)
+            self.now += 20.001  # the second is old now, the first was just asked for
+            self.take(encode_request(3, "m", []))
+            self.assertEqual(self.responder.stats.errors, {"busy": 2})
+
+    def test_running_for_long(self) -> None:
+        """A method that outlasts the age of its entry is still answered; its response is kept for nobody."""
+        incoming = self.take()
+        self.now += 31.0
+        other = self.take(encode_request(8, "m", []))
+        self.responder.respond(incoming, "late")
+        self.assertEqual(self.answer().result, "late")
+        self.assertEqual(len(self.responder._cache), 1)
+        self.responder.respond(other, "x")
+
+    def test_memory(self) -> None:
+        """What is counted as used is what the entries have, and nothing when they are gone."""
+        cache = self.responder._cache
+        for msgid in range(100):
+            self.responder.respond(self.take(encode_request(msgid, "m", [])), "x" * msgid)
+        self.assertEqual(len(cache), 100)
+        self.assertGreater(cache.size, 100 * 500 + sum(range(100)))
+        self.now += 100.0
+        self.take(CALL)
+        self.assertEqual((len(cache), cache.size), (1, 500 + len(CALL)))

@@ -62,7 +62,8 @@ class ConversationMachine(RuleBasedStateMachine):
             msgids=message_ids(source.randbytes(KEY_SIZE)), random=source.random, settings=RequesterSettings()
         )
         self.requester.servers_resolved([FIRST], now=self.now)
-        self.responder = Responder(ResponderSettings(max_running=max_running, max_response_size=1000))
+        self.responder = Responder(ResponderSettings(max_running=max_running, max_response_size=1000, cache_age=1e9))
+        self.let_in: set[int] = set()
 
     def pump(self) -> None:
         """Take the outputs of both ends, and check what has become of the requests."""
@@ -70,7 +71,11 @@ class ConversationMachine(RuleBasedStateMachine):
         responses = self.responder.transmits()
         assert all(transmit.peer == CLIENT for transmit in responses)
         self.to_client += [transmit.payload for transmit in responses]
-        self.running += self.responder.events()
+        for incoming in self.responder.events():
+            self.running.append(incoming)
+            if isinstance(incoming.message, Request):
+                assert incoming.message.msgid not in self.let_in, "run twice"
+                self.let_in.add(incoming.message.msgid)
         for request in self.requester.events():
             assert request.done
             assert request not in self.outcomes, "two outcomes"
@@ -173,7 +178,7 @@ class ConversationMachine(RuleBasedStateMachine):
             if fate != "repeat":
                 self.to_server.remove(payload)
             if fate != "lose":
-                self.responder.datagram_received(payload[:-1] if fate == "damage" else payload, CLIENT)
+                self.responder.datagram_received(payload[:-1] if fate == "damage" else payload, CLIENT, now=self.now)
             self.pump()
 
     @precondition(lambda self: self.to_client)
@@ -193,7 +198,7 @@ class ConversationMachine(RuleBasedStateMachine):
     def misdeliver(self, number: int) -> None:
         """Deliver a response to the server, which answers nothing."""
         before = len(self.responder)
-        self.responder.datagram_received(self.to_client[number % len(self.to_client)], CLIENT)
+        self.responder.datagram_received(self.to_client[number % len(self.to_client)], CLIENT, now=self.now)
         assert (self.responder.transmits(), self.responder.events()) == ([], [])
         assert len(self.responder) == before
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..address import Address
-    from ..errors import TwistedUDPError
+    from ..errors import ErrorReplyReceived, TwistedUDPError
     from ._servers import Server
 
 __all__ = ["Kind", "PendingRequest", "RequesterStats"]
@@ -45,14 +45,15 @@ class PendingRequest:  # budget: all that is known of a request; slots keep it b
         asked: Every address it was sent to.
         socket: The local socket it leaves from.
         context: The caller's to set; it comes back with the outcome.
+        busy: What a server said that was too busy to run it, so far.
         result: The outcome, if ``error`` is ``None``.
         error: Why there is no result.
         done: Whether it has an outcome, or was cancelled.
     """
 
     __slots__ = (
-        "asked", "attempts", "context", "deadline", "done", "due", "error", "idempotent", "interval", "kind", "msgid",
-        "payload", "refused", "result", "sent", "server", "socket", "started",
+        "asked", "attempts", "busy", "context", "deadline", "done", "due", "error", "idempotent", "interval", "kind",
+        "msgid", "payload", "refused", "result", "sent", "server", "socket", "started",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917  # made once per request: keywords would cost a tenth of it
@@ -73,6 +74,7 @@ class PendingRequest:  # budget: all that is known of a request; slots keep it b
         self.asked: tuple[Address, ...] = ()
         self.socket = 0
         self.context: object = None
+        self.busy: ErrorReplyReceived | None = None
         self.result: object = None
         self.error: TwistedUDPError | None = None
         self.done = False
@@ -88,6 +90,7 @@ class RequesterStats:  # budget: one attribute per counter
         retransmitted: Of these, those that repeat an earlier one.
         answered: Requests that got a result.
         errors: Requests that the server answered with an error.
+        busy: Times that the server was too busy to run a request, which is then sent again.
         timed_out: Requests whose deadline came.
         refused: ICMP errors that quoted a waiting request.
         cancelled: Requests cancelled by the caller.
@@ -100,8 +103,8 @@ class RequesterStats:  # budget: one attribute per counter
     """
 
     __slots__ = (
-        "aborted", "answered", "cancelled", "errors", "failed", "not_sent", "notifications", "notifications_dropped",
-        "refused", "rejected", "requests", "retransmitted", "timed_out", "transmitted",
+        "aborted", "answered", "busy", "cancelled", "errors", "failed", "not_sent", "notifications",
+        "notifications_dropped", "refused", "rejected", "requests", "retransmitted", "timed_out", "transmitted",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -111,6 +114,7 @@ class RequesterStats:  # budget: one attribute per counter
         self.retransmitted = 0
         self.answered = 0
         self.errors = 0
+        self.busy = 0
         self.timed_out = 0
         self.refused = 0
         self.cancelled = 0

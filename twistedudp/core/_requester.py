@@ -30,7 +30,7 @@ from ..errors import (
     RequestTimedOut,
     TooManyRequests,
 )
-from ..messages import TYPE_REQUEST, TYPE_RESPONSE, Request, Response
+from ..messages import CODE_BUSY, TYPE_REQUEST, TYPE_RESPONSE, Request, Response
 from ._deadlines import DeadlineQueue
 from ._echoes import EchoTable
 from ._pending import Kind, PendingRequest, RequesterStats
@@ -218,12 +218,8 @@ class Requester:
     def peer_unreachable(self, peer: Address, reason: str, quoted: bytes, socket: int = 0, *, now: float) -> None:
         """Take an ICMP error, which can be forged: one that quotes no waiting request is counted and ignored.
 
-        Args:
-            peer: Where the quoted datagram was sent.
-            reason: What the network said, in words.
-            quoted: The beginning of its payload.
-            socket: The local socket that it left from.
-            now: The time, in seconds.
+        It quotes the beginning of a datagram's payload that was sent to ``peer`` from the local ``socket``; ``reason``
+        is what the network said, in words.
         """
         request = self._quoted_untrusted(peer, quoted, socket)
         if request is None or request.server is None or request.server.address != peer:
@@ -253,7 +249,8 @@ class Requester:
             self.stats.timed_out += 1
             if request.server is not None:
                 self._servers.failed(request.server)
-            self._fail(request, RequestTimedOut(request.attempts, now - request.started, request.asked))
+            timed_out = RequestTimedOut(request.attempts, now - request.started, request.asked)
+            self._fail(request, request.busy or timed_out)
 
     # Outputs
 
@@ -343,8 +340,13 @@ class Requester:
             self._answer(request, response.result, peer, now)
             return
         self._heard(request, peer, now)
+        error = ErrorReplyReceived.from_untrusted(response.error)
+        if error.code == CODE_BUSY:  # it was not run: it is sent again when its time comes
+            self.stats.busy += 1
+            request.busy = error
+            return
         self.stats.errors += 1
-        self._fail(request, ErrorReplyReceived.from_untrusted(response.error))
+        self._fail(request, error)
 
     def _reflection_untrusted(self, message: Request, payload: bytes, peer: Address, now: float) -> None:
         """Take a request sent to this client, which is legitimate only where an echo server sends back our own."""

@@ -2,8 +2,10 @@
 
 Theory of operation: the same driving contract as the requester's. ``datagram_received`` turns a request into an event;
 the owner runs the method, however long that takes, and gives its outcome to ``respond`` or ``respond_error``, which
-put the response among the transmits. A notification is an event that wants no response. Nothing else is ever answered:
-not a malformed datagram, not a response, not source port 0, so that no two servers can keep each other busy.
+put the response among the transmits. A request that is repeated while it runs, or for a while after, does not become
+an event again: see :mod:`twistedudp.core._response_cache`. A notification is an event that wants no response. Nothing
+else is ever answered: not a malformed datagram, not a response, not source port 0, so that no two servers can keep
+each other busy.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from ..messages import (
     Request,
     Response,
 )
+from ._response_cache import ResponseCache
 from ._settings import ResponderSettings
 from ._transmit import Transmit
 
 if TYPE_CHECKING:
     from ..address import Address
     from ..messages import Notification
+    from ._response_cache import CachedResponse
 
 __all__ = ["IncomingRequest", "Responder", "ResponderStats"]
 
@@ -38,14 +42,16 @@ class IncomingRequest:
         peer: Who sent it.
         message: What was sent.
         done: Whether it was answered.
+        cached: Where its response will be kept; ``None`` for notifications and idempotent methods.
     """
 
-    __slots__ = ("done", "message", "peer")
+    __slots__ = ("cached", "done", "message", "peer")
 
     def __init__(self, peer: Address, message: Request | Notification) -> None:
         self.peer = peer
         self.message = message
         self.done = False
+        self.cached: CachedResponse | None = None
 
 
 class ResponderStats:
@@ -56,16 +62,18 @@ class ResponderStats:
         notifications: Notifications handed out to be run.
         responses: Results sent.
         errors: Errors sent, by code.
+        repeated: Requests that had been let in before and did not run again.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
             ``source_port_zero``, ``busy`` (notifications only: requests are answered).
     """
 
-    __slots__ = ("errors", "notifications", "rejected", "requests", "responses")
+    __slots__ = ("errors", "notifications", "rejected", "repeated", "requests", "responses")
 
     def __init__(self) -> None:
         self.requests = 0
         self.notifications = 0
         self.responses = 0
+        self.repeated = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
@@ -80,6 +88,11 @@ class Responder:
     def __init__(self, settings: ResponderSettings | None = None) -> None:
         self.settings = settings or ResponderSettings()
         self.stats = ResponderStats()
+        self._cache = ResponseCache(
+            max_entries=self.settings.cache_entries,
+            max_size=self.settings.cache_size,
+            max_age=self.settings.cache_age,
+        )
         self._running: dict[IncomingRequest, None] = {}  # in order, so that equal runs are equal
         self._received: list[IncomingRequest] = []
         self._transmits: list[Transmit] = []
@@ -90,13 +103,19 @@ class Responder:
 
     # Input
 
-    def datagram_received(self, payload: bytes, peer: Address) -> None:
+    def datagram_received(self, payload: bytes, peer: Address, *, now: float) -> None:
         """Take a datagram of any origin; cannot fail."""
         if len(payload) > self.settings.max_request_size:
             self.stats.rejected["too_large"] += 1
             return
         if not peer[1]:
             self.stats.rejected["source_port_zero"] += 1
+            return
+        repeated = self._cache.repeated(payload, peer, now)
+        if repeated is not None:
+            self.stats.repeated += 1
+            if repeated.response is not None:
+                self._transmits.append(Transmit(repeated.response, peer, 0))
             return
         try:
             message = decode_untrusted(payload)
@@ -106,14 +125,23 @@ class Responder:
         if isinstance(message, Response):
             self.stats.rejected["not_a_request"] += 1
             return
-        incoming = IncomingRequest(peer, message)
+        self._let_in(IncomingRequest(peer, message), payload, now)
+
+    def _let_in(self, incoming: IncomingRequest, payload: bytes, now: float) -> None:
+        """Make a request or notification an event, or refuse it where a bound is reached."""
+        message = incoming.message
         if len(self._running) >= self.settings.max_running:
-            self._refuse(incoming)
+            self._refuse(incoming, f"{len(self._running):,} requests are running, the most allowed; ask again later")
             return
-        if type(message) is Request:
-            self.stats.requests += 1
-        else:
+        if type(message) is not Request:
             self.stats.notifications += 1
+        else:
+            if message.method not in self.settings.idempotent:
+                incoming.cached = self._cache.admit(payload, incoming.peer, now)
+                if incoming.cached is None:
+                    self._refuse(incoming, "no more responses can be kept for requests that repeat; ask again later")
+                    return
+            self.stats.requests += 1
         self._running[incoming] = None
         self._received.append(incoming)
 
@@ -139,7 +167,7 @@ class Responder:
             self._send_error(incoming, CODE_RESULT_TOO_LARGE, text)
             return
         self.stats.responses += 1
-        self._transmits.append(Transmit(payload, incoming.peer, 0))
+        self._send(incoming, payload)
 
     def respond_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
         """Answer a request with an error."""
@@ -167,9 +195,8 @@ class Responder:
             self._received = []
         return received
 
-    def _refuse(self, incoming: IncomingRequest) -> None:
+    def _refuse(self, incoming: IncomingRequest, text: str) -> None:
         if type(incoming.message) is Request:
-            text = f"{len(self._running):,} requests are running, the most allowed; ask again later"
             self._send_error(incoming, CODE_BUSY, text)
         else:
             self.stats.rejected["busy"] += 1
@@ -196,4 +223,9 @@ class Responder:
             code = code.encode("ascii", "replace")[:64].decode()
             payload = encode_response(request.msgid, {"code": code, "message": "(too large to send)"}, None)
         self.stats.errors[code] += 1
+        self._send(incoming, payload)
+
+    def _send(self, incoming: IncomingRequest, payload: bytes) -> None:
+        if incoming.cached is not None:
+            self._cache.store(incoming.cached, payload)
         self._transmits.append(Transmit(payload, incoming.peer, 0))

@@ -34,8 +34,18 @@ class ResponderSettings:
         max_response_size: Bytes of the largest response sent; the default is what one IPv4 datagram carries.
         max_running: Requests that may be running at once; more are answered ``busy``. Each costs about 1 KiB and
             whatever its method holds.
+        idempotent: The names of the methods that may run twice; their responses are not kept.
+        cache_entries: Requests whose responses are kept, so that a repeated request does not run again; where there is
+            no room, requests are answered ``busy``.
+        cache_size: Bytes that they may take.
+        cache_age: Seconds for which a response is kept after its request was last seen. A client sends its request
+            again after at most 3 s (RFC 8085 section 3.1.3); this is room for nine such tries to be lost in a row.
     """
 
     max_request_size: int = 8192
     max_response_size: int = 65507
     max_running: int = 4096
+    idempotent: frozenset[str] = frozenset()
+    cache_entries: int = 262144
+    cache_size: int = 64 * 1024 * 1024
+    cache_age: float = 30.0

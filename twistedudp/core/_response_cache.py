@@ -1,0 +1,103 @@
+"""The requests that were run lately and their responses, so that a repeated request does not run again.
+
+Theory of operation: a client that hears nothing sends the same bytes again from the same port, because the request or
+its response was lost; which of them cannot be known. So the server keeps each request that it has let in. A repeat,
+known by the peer's address and port and by its bytes, gets the stored response, or nothing while the first run still
+goes on, whose response will answer it too. An entry is kept until nobody has asked for it for ``max_age`` seconds,
+several times what lies between two tries of a client. It is never given up sooner: where the cache is full, a new
+request is not let in, rather than run without this protection.
+
+The table is a dict, whose order is that of the last sights; expiry looks at its front only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ..address import Address
+
+__all__ = ["CachedResponse", "ResponseCache"]
+
+_ENTRY_SIZE: Final = 500
+"""Bytes that an entry takes beside its two datagrams: the key with its address, the object, and their heads."""
+
+
+class CachedResponse:
+    """One request that was let in.
+
+    Attributes:
+        key: The peer and the request's bytes.
+        response: The response's bytes; ``None`` while the request is running.
+        seen: When it last arrived, in seconds.
+    """
+
+    __slots__ = ("key", "response", "seen")
+
+    def __init__(self, key: tuple[Address, bytes], seen: float) -> None:
+        self.key = key
+        self.response: bytes | None = None
+        self.seen = seen
+
+
+class ResponseCache:
+    """The requests of the last ``max_age`` seconds.
+
+    Args:
+        max_entries: Requests kept at most.
+        max_size: Bytes of memory from which on no request is let in; those that run still add their responses.
+        max_age: Seconds for which a request is kept after its last sight.
+
+    Attributes:
+        size: Bytes of memory in use, as far as can be told from Python.
+    """
+
+    def __init__(self, *, max_entries: int, max_size: int, max_age: float) -> None:
+        self.size = 0
+        self._max_entries = max_entries
+        self._max_size = max_size
+        self._max_age = max_age
+        self._entries: dict[tuple[Address, bytes], CachedResponse] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def repeated(self, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
+        """Return the entry of a request that was let in before, which counts as a sight of it, or ``None``."""
+        entry = self._entries.pop((peer, payload), None)
+        if entry is None:
+            return None
+        self._entries[entry.key] = entry
+        if entry.seen + self._max_age < now:
+            self._remove(entry)
+            return None
+        entry.seen = now
+        return entry
+
+    def admit(self, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
+        """Make an entry for a request that is to be run, or return ``None`` where there is no room for it."""
+        self._expire(now)
+        if len(self._entries) >= self._max_entries or self.size >= self._max_size:
+            return None
+        entry = CachedResponse((peer, payload), now)
+        self._entries[entry.key] = entry
+        self.size += _ENTRY_SIZE + len(payload)
+        return entry
+
+    def store(self, entry: CachedResponse, response: bytes) -> None:
+        """Keep the response of a request that has run, unless it ran for so long that nobody asks any more."""
+        if self._entries.get(entry.key) is entry:
+            entry.response = response
+            self.size += len(response)
+
+    def _expire(self, now: float) -> None:
+        oldest = now - self._max_age
+        while self._entries:
+            entry = next(iter(self._entries.values()))
+            if entry.seen >= oldest:
+                return
+            self._remove(entry)
+
+    def _remove(self, entry: CachedResponse) -> None:
+        del self._entries[entry.key]
+        self.size -= _ENTRY_SIZE + len(entry.key[1]) + len(entry.response or b"")
