@@ -94,7 +94,8 @@ class TextTests(SynchronousTestCase):
         """It names the address."""
         error = BroadcastNotSupported("255.255.255.255")
         self.assertEqual(error.host, "255.255.255.255")
-        self.assertIn("255.255.255.255 is a broadcast address", str(error))
+        self.assertIn("255.255.255.255 is a broadcast or multicast address", str(error))
+        self.assertIn("twistedudp.discover", str(error))
 
     def test_cannot_send(self) -> None:
         """It names the local address, and what to do."""

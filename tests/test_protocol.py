@@ -203,6 +203,7 @@ class ResultTests(ProtocolTestCase):
         self.advance()
         for call in calls:
             self.assertEqual(self.error(call, errors.ErrorReplyReceived).code, "c")
+        self.assertEqual(self.refused("share").code, "c", "it has not become a success meanwhile")
 
     def test_stats(self) -> None:
         """Requests, notifications, responses and errors are counted."""

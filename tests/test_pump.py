@@ -24,25 +24,28 @@ class FailingReactor:
     Attributes:
         fault: What listening or writing raises; ``None`` for nothing.
         listening: Whether it is listening that raises.
+        only_ipv6: Whether only ports of IPv6 raise.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.fault: Exception | None = None
         self.listening = False
+        self.only_ipv6 = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
     def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
         """Listen, and get between the protocol and its port."""
-        if self.listening and self.fault is not None:
+        spared = self.only_ipv6 and ":" not in interface
+        if self.listening and self.fault is not None and not spared:
             raise self.fault
         listening = self._reactor.listenUDP(port, protocol, interface, size)
         write = listening.write
 
         def failing_write(datagram: bytes, addr: Address) -> None:
-            if self.fault is not None:
+            if self.fault is not None and not spared:
                 raise self.fault
             write(datagram, addr)
 
@@ -78,7 +81,7 @@ class PumpTests(SimulatedTestCase):
         peer = self.peer()
         self.resolve(SERVER)
         for fault in (
-            OSError(errno.ENETUNREACH, "Network is unreachable"),
+            OSError(errno.ENOBUFS, "No buffer space available"),
             OSError(errno.EPERM, "Operation not permitted"),  # a firewall's
             MessageLengthError("message too long"),
         ):
@@ -95,6 +98,37 @@ class PumpTests(SimulatedTestCase):
             self.advance()
             self.assertEqual(request.result, "arrived")
             peer.received.clear()
+
+    def assertNextIsAsked(self, fault: Exception) -> None:
+        """Check that the second address is asked at once where IPv6 ports raise a fault."""
+        peer = self.peer()
+        self.resolve(SERVER6, SERVER)
+        self.reactor.only_ipv6, self.reactor.fault = True, fault
+        request = self.request()
+        self.advance()
+        self.assertEqual(len(peer.received), 1)
+        peer.respond("here")
+        self.advance()
+        self.assertEqual(request.result, "here")
+        self.assertEqual((self.requester.stats.not_sent, self.log.warnings), (1, []))
+
+    def test_no_route(self) -> None:
+        """Where this machine has no route to an address, the next one is asked at once."""
+        self.assertNextIsAsked(OSError(errno.ENETUNREACH, "Network is unreachable"))
+
+    def test_no_ipv6(self) -> None:
+        """Likewise where it has no IPv6 at all."""
+        self.reactor.listening = True
+        self.assertNextIsAsked(CannotListenError("::", 0, OSError(errno.EAFNOSUPPORT, "no IPv6")))  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+
+    def test_unreachable_everywhere(self) -> None:
+        """Where it can reach none of the addresses the request fails at once."""
+        self.resolve(SERVER6, SERVER)
+        self.reactor.fault = OSError(errno.ENETUNREACH, "Network is unreachable")
+        request = self.request()
+        self.assertEqual(type(request.error).__name__, "PeerUnreachable")
+        self.assertEqual(self.requester.stats.not_sent, 2)
+        self.reactor.fault = None
 
     def test_no_port(self) -> None:
         """Where no local port can be had, as with too many open files, the next try may have one."""
@@ -115,11 +149,11 @@ class PumpTests(SimulatedTestCase):
         """Errors of sending are counted each, and logged once a minute."""
         self.peer()
         self.resolve(SERVER)
-        self.reactor.fault = OSError(errno.ENETUNREACH, "Network is unreachable")
+        self.reactor.fault = OSError(errno.ENOBUFS, "No buffer space available")
         for _ in range(5):
             self.request(timeout=0.1)
         self.assertEqual(len(self.log.warnings), 1)
-        self.assertIn("Network is unreachable", self.log.warnings[0])
+        self.assertIn("No buffer space available", self.log.warnings[0])
         self.advance(60.0)
         not_sent = self.requester.stats.not_sent
         self.request(timeout=0.1)

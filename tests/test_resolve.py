@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -64,6 +65,21 @@ class ResolveTests(SynchronousTestCase):
         for host in ("192.0.2.1", "2001:db8::1", "fe80::1%eth0"):
             resolve(object(), host, 7, None, self.answers.append)
         self.assertEqual(self.answers, [[("192.0.2.1", 7)], [("2001:db8::1", 7)], [("fe80::1%eth0", 7)]])
+
+    def test_spellings(self) -> None:
+        """An address is handed over as the kernel spells it, for answers are known by it."""
+        scope = socket.if_nameindex()[0]
+        for host, spelled in (
+            ("0:0:0:0:0:0:0:1", "::1"),
+            ("2001:DB8::0001", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            (f"fe80::1%{scope[0]}", f"fe80::1%{scope[1]}"),
+            (f"fe80::1%{scope[1]}", f"fe80::1%{scope[1]}"),
+            ("fe80::1%999999", "fe80::1%999999"),
+        ):
+            answers: list[list[Address]] = []
+            resolve(self.reactor, host, 7, None, answers.append)
+            self.assertEqual(answers, [[(spelled, 7)]])
 
     def test_numeric_of_a_family(self) -> None:
         """Of the other family it has no address."""

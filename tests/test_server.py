@@ -16,7 +16,8 @@ from zope.interface.verify import verifyObject
 from twistedudp.errors import PluginError
 from twistedudp.methods import RPCMethods, method
 from twistedudp.protocol import RPCServerProtocol
-from twistedudp.server import UDPServerService, as_protocol, rpc_protocol
+from twistedudp.rpc import rpc_protocol
+from twistedudp.server import UDPServerService, as_protocol
 from twistedudp.testing import SimulatedNetwork
 
 if TYPE_CHECKING:
@@ -293,13 +294,16 @@ class RPCProtocolTests(SynchronousTestCase):
 
     def test_largest_request(self) -> None:
         """The largest request is the protocol's option."""
-        self.assertEqual(self.answers(max_request_size=11), [b"\x94\x01\x01\xc0\x04"])
-        self.assertEqual(self.answers(max_request_size=10), [])
+        self.assertEqual(self.answers(max_request_size="11"), [b"\x94\x01\x01\xc0\x04"])
+        self.assertEqual(self.answers(max_request_size="10"), [])
 
     def test_refused(self) -> None:
         """What cannot be served is a plugin error that names the class."""
         for name, options, expected in (
-            ("methods_to_serve:Other", {}, "is no RPCMethods"),
+            ("methods_to_serve:Other", {}, "makes no RPCMethods"),
+            ("methods_to_serve:Methods", {"max_request_size": "-1"}, "from 1 to 65527"),
+            ("methods_to_serve:Methods", {"max_request_size": "65528"}, "from 1 to 65527"),
+            ("methods_to_serve:Methods", {"max_request_size": "many"}, "from 1 to 65527"),
             ("methods_to_serve:Absent", {}, "has no 'Absent'"),
             ("methods_to_serve", {}, "'module:Class'"),
             ("methods_to_serve:Methods", {"fact": "1"}, "it takes factor"),

@@ -12,6 +12,6 @@ echo = DatagramPlugin("echo", "twistedudp.echo:EchoProtocol", "RFC 862: every da
 
 rpc = DatagramPlugin(
     "rpc",
-    "twistedudp.server:rpc_protocol",
+    "twistedudp.rpc:rpc_protocol",
     "MessagePack-RPC: the methods of the class that --protocol-option class=module:Class names.",
 )

@@ -295,7 +295,7 @@ def _plain(value: object) -> object:
     if (dataclasses.is_dataclass(value) and not isinstance(value, type)) or hasattr(value, "__struct_fields__"):
         import msgspec  # noqa: PLC0415  # only programs that send objects pay for it
 
-        plain: object = msgspec.to_builtins(value, builtin_types=(dt.datetime, bytes))
+        plain: object = msgspec.to_builtins(value, builtin_types=(dt.datetime, bytes, bytearray, memoryview))
         return plain
     if isinstance(value, dt.datetime):
         raise TypeError("a datetime without a time zone: give it one, such as datetime.timezone.utc")

@@ -14,7 +14,8 @@ address family, and further ones for raw echoes that need a port of their own.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from .interfaces import Unreachable
 
 __all__ = ["LocalPort", "RequestPump"]
+
+_NO_ROUTE: Final = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+"""Errors of a local port that say that this machine cannot reach the peer at all: one without IPv6, for example."""
 
 _log = Logger()
 
@@ -114,8 +118,9 @@ class RequestPump:
         requester = self.requester
         try:
             while True:
-                for transmit in requester.transmits():
-                    self._send(transmit)
+                while transmits := requester.transmits():  # sending may fail at once, and the next address be tried
+                    for transmit in transmits:
+                        self._send(transmit)
                 self._arm(requester.next_deadline())
                 events = requester.events()
                 if not events:
@@ -166,19 +171,23 @@ class RequestPump:
         except (OSError, CannotListenError, MessageLengthError, InvalidAddressError) as error:
             self.requester.stats.not_sent += 1
             fault = self._fault_of_caller(error, peer)
+            number = getattr(getattr(error, "socketError", error), "errno", None)
             if fault is not None:
                 self.requester.send_failed(transmit, fault)
+            elif number in _NO_ROUTE:
+                self.requester.peer_unreachable(peer, os.strerror(number), payload, socket, now=self.now())
             elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes
                 _log.warn("a datagram could not be sent: {error}", error=error)
 
     def _fault_of_caller(self, error: Exception, peer: Address) -> LocalError | None:
         """Return what to tell the caller, where sending the same datagram again can only fail again."""
         if isinstance(error, InvalidAddressError):
-            return InvalidAddress(str(error))
-        number = getattr(getattr(error, "socketError", error), "errno", None)
-        if number == errno.EACCES:  # of a broadcast address, which nothing but the interface's netmask tells
+            return InvalidAddress(f"{peer[0]!r}: {error.message}")
+        if isinstance(error, OSError) and error.errno == errno.EACCES:  # which nothing but a netmask tells before
             return BroadcastNotSupported(peer[0])
-        return CannotSend(self._interface) if number == errno.EADDRNOTAVAIL else None
+        if isinstance(error, CannotListenError) and getattr(error.socketError, "errno", 0) == errno.EADDRNOTAVAIL:
+            return CannotSend(self._interface)
+        return None
 
     def _open(self, socket: int, ipv6: bool) -> tuple[LocalPort, IListeningPort]:
         protocol = LocalPort(self, socket)

@@ -7,13 +7,15 @@ order, which is the operating system's preference (RFC 6724).
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
 
-from .address import is_ip, is_ipv6
+from .address import canonical, is_ip, is_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +44,20 @@ class _Receiver:
     def addressResolved(self, address: IAddress) -> None:
         """Take one address."""
         if isinstance(address, (IPv4Address, IPv6Address)):
-            self._addresses.append((address.host, self._port))
+            self._addresses.append((_spelled(address.host), self._port))
 
     def resolutionComplete(self) -> None:
         """Hand over."""
         self._done(self._addresses)
+
+
+def _spelled(host: str) -> str:
+    """Return a numeric host as the port will spell it in what it receives: answers are known by their address."""
+    host, percent, scope = canonical(host).partition("%")
+    if scope.isascii() and scope.isdigit():
+        with suppress(OSError):  # no such interface: sending will say so
+            scope = socket.if_indextoname(int(scope))
+    return host + percent + scope
 
 
 def resolve(
@@ -63,6 +74,7 @@ def resolve(
             it is called before this returns.
     """
     if is_ip(host):
+        host = _spelled(host)
         wanted = family is None or (family == "ipv6") is is_ipv6(host)
         done([(host, port)] if wanted else [])
         return

@@ -115,7 +115,12 @@ def protocol_factory(
         target = load_target(plugin.target, wanted_by, name)
         if isinstance(target, type) and not _is_servable_class(target):  # says so before it runs any more of its code
             raise PluginError(name, _not_servable(wanted_by, plugin.target))
-        made = construct(target, options, wanted_by, name)
+        if isinstance(target, type) and not issubclass(target, AbstractDatagramProtocol):
+            from .rpc import methods_protocol  # noqa: PLC0415  # an echo server needs no codec, and its start is timed
+
+            made: object = methods_protocol(target, options, wanted_by, name)
+        else:
+            made = construct(target, options, wanted_by, name)
         try:
             protocol = as_protocol(made)
         except LocalError as error:  # a method that cannot be served

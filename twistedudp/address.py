@@ -9,16 +9,19 @@ network or a name server.
 from __future__ import annotations
 
 import ipaddress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 __all__ = [
+    "LARGEST_PAYLOAD",
     "Address",
+    "canonical",
     "format_address",
     "is_group",
     "is_ip",
     "is_ipv6",
     "is_loopback",
     "is_unspecified",
+    "max_payload",
     "parse_host_port",
     "unmapped",
 ]
@@ -26,7 +29,11 @@ __all__ = [
 Address: TypeAlias = tuple[str, int]
 """A numeric host and a port."""
 
-_MAPPED = "::ffff:"
+LARGEST_PAYLOAD: Final = 65527
+"""Bytes of the largest UDP payload there is: 65,535 less the UDP header, since IPv6's length leaves its own out."""
+
+_MAPPED: Final = "::ffff:"
+_LARGEST_PAYLOAD_IPV4: Final = 65507  # IPv4's length includes its own header of 20 bytes
 
 
 def format_address(address: Address) -> str:
@@ -104,6 +111,20 @@ def is_group(host: str) -> bool:
 def is_unspecified(host: str) -> bool:
     """Tell whether a numeric host is 0.0.0.0 or ::, which a server can listen on but nobody can be asked at."""
     return ipaddress.ip_address(host).is_unspecified
+
+
+def max_payload(host: str) -> int:
+    """Return the bytes of the largest datagram that a numeric host's address family carries."""
+    return LARGEST_PAYLOAD if ":" in host else _LARGEST_PAYLOAD_IPV4
+
+
+def canonical(host: str) -> str:
+    """Return the one spelling of a numeric host that the kernel uses, with IPv4-mapped IPv6 as IPv4.
+
+    Raises:
+        ValueError: It is not numeric.
+    """
+    return unmapped(str(ipaddress.ip_address(unmapped(host))))
 
 
 def unmapped(host: str) -> str:

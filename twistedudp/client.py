@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, fail
 
 from ._pump import RequestPump
 from ._resolve import resolve
-from .address import is_group, is_ip, is_ipv6, is_unspecified
+from .address import LARGEST_PAYLOAD, canonical, is_group, is_ip, is_ipv6, is_unspecified
 from .core import KEY_SIZE, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
     BroadcastNotSupported,
@@ -91,15 +91,13 @@ class UDPClientService(Service):
         rng: random.Random | None = None,
     ) -> None:
         _check_address(host, port, interface)
-        if not 1 <= max_datagram_size <= 65527:
-            raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be from 1 to 65,527 bytes")
+        if not 1 <= max_datagram_size <= LARGEST_PAYLOAD:
+            raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
         self.host = host
         self.port = port
         self.timeout = _check_timeout(timeout)
         self._reactor = reactor
-        if interface and address_family is None:
-            address_family = "ipv6" if is_ipv6(interface) else "ipv4"
-        self._address_family = address_family
+        self._address_family = _family_of(interface, address_family)
         self._interface = interface
         self._rng = rng or random.SystemRandom()
         self._settings = RequesterSettings(max_datagram_size=max_datagram_size, retry_refused=retry_refused)
@@ -316,6 +314,8 @@ def _check_address(host: str, port: int, interface: str) -> None:
         raise InvalidAddress(f"host={host!r}: it must be a name or a numeric address")
     if not 1 <= port <= 65535:
         raise InvalidAddress(f"port={port!r}: a server's port is from 1 to 65535")
+    host = canonical(host) if is_ip(host) else host
+    interface = canonical(interface) if is_ip(interface) else interface
     if is_ip(host) and is_group(host):
         raise BroadcastNotSupported(host)
     if is_ip(host) and is_unspecified(host):
@@ -328,6 +328,16 @@ def _check_address(host: str, port: int, interface: str) -> None:
         raise InvalidAddress(f"interface={interface!r}: it must be a numeric address of this machine")
     if interface and is_ip(host) and is_ipv6(interface) is not is_ipv6(host):
         raise InvalidAddress(f"interface={interface!r} and host={host!r} are of different address families")
+
+
+def _family_of(interface: str, wanted: AddressFamily | None) -> AddressFamily | None:
+    """Return the family to use: that of the address to send from, if there is one."""
+    if not interface:
+        return wanted
+    family: AddressFamily = "ipv6" if is_ipv6(canonical(interface)) else "ipv4"
+    if wanted not in (None, family):
+        raise InvalidAddress(f"interface={interface!r} and address_family={wanted!r} contradict each other")
+    return family
 
 
 def _check_timeout(timeout: object) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .address import format_address
+from .address import format_address, max_payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,9 +80,12 @@ class DatagramTooLarge(LocalError):
     """
 
     def __init__(self, size: int, limit: int) -> None:
+        advice = (
+            "" if limit >= max_payload("") else ", or raise max_datagram_size here and the server's max_request_size"
+        )
         super().__init__(
             f"the datagram would have {size:,} bytes, {size - limit:,} more than the limit of {limit:,}; "
-            "send less at once or raise max_datagram_size at both ends"
+            f"send less at once{advice}"
         )
         self.size = size
         self.limit = limit
@@ -92,7 +95,10 @@ class BroadcastNotSupported(LocalError):
     """The address is a broadcast address, and a request has one peer; discovery of many is another thing."""
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"{host} is a broadcast address: a request goes to one server, name that server's own address")
+        super().__init__(
+            f"{host} is a broadcast or multicast address: a request goes to one server, name that server's own address "
+            "(asking many at once will be twistedudp.discover, which is not there yet)"
+        )
         self.host = host
 
 

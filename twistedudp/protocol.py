@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import time
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
@@ -67,6 +68,7 @@ class RPCServerProtocol(DatagramProtocol):
         self._responder = Responder(ResponderSettings(max_request_size, max_response_size, max_running, idempotent))
         self._clock = clock
         self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
+        self._failures: WeakKeyDictionary[Deferred[object], Failure] = WeakKeyDictionary()
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
         self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
 
@@ -104,7 +106,7 @@ class RPCServerProtocol(DatagramProtocol):
             result = served.call(*served.arguments_untrusted(message.params))
             if inspect.iscoroutine(result):
                 result = Deferred.fromCoroutine(result)
-        except (Exception, SystemExit):  # noqa: BLE001  # whatever a method raises, the server goes on
+        except BaseException:  # noqa: BLE001  # whatever a method raises, its caller is answered and the server goes on
             self._failed(Failure(), incoming, served)  # type: ignore[no-untyped-call]  # nor here
             return
         finally:
@@ -119,17 +121,23 @@ class RPCServerProtocol(DatagramProtocol):
         if deferred in self._unfinished:
             self._unfinished[deferred].append((incoming, served))
             return
+        failure = self._failures.get(deferred)
+        if failure is not None:
+            self._failed(failure, incoming, served)
+            return
         self._unfinished[deferred] = [(incoming, served)]
 
         def fired(result: object) -> object:
-            failed = isinstance(result, Failure)
             for request, method in self._unfinished.pop(deferred):
                 if isinstance(result, Failure):
                     self._failed(result, request, method)
                 else:
                     self._responder.respond(request, result)
             self._flush()
-            return None if failed else result  # for whom it is returned to next
+            if isinstance(result, Failure):  # dealt with, and no result for whom the Deferred is returned to next
+                self._failures[deferred] = result
+                return None
+            return result
 
         deferred.addBoth(fired)
 

@@ -22,7 +22,6 @@ from twisted.logger import Logger
 
 from . import transport
 from .address import format_address, unmapped
-from .plugins import construct, load_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +32,11 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .methods import RPCMethods
-    from .protocol import RPCServerProtocol
     from .transport import BoundSocket, DatagramStats
 
     Servable: TypeAlias = AbstractDatagramProtocol | RPCMethods
 
-__all__ = ["UDPServerService", "as_protocol", "rpc_protocol"]
+__all__ = ["UDPServerService", "as_protocol"]
 
 _log = Logger(namespace="twistedudp")
 
@@ -53,7 +51,10 @@ class UDPServerService(Service):
             one of them; it is called at each start.
         interface: A numeric address of this machine; ``"0.0.0.0"`` all of IPv4, ``"::"`` all of both.
         max_datagram_size: Bytes; a larger datagram is counted and dropped, never cut.
-        receive_buffer: Bytes that the kernel shall keep for datagrams not yet read; ``None`` leaves its default.
+        receive_buffer: Bytes that the kernel shall keep for datagrams not yet read; ``None`` asks for 4 MiB and
+            is content with less.
+        max_request_size: Bytes of the largest request where an ``RPCMethods`` is served; larger ones are counted and
+            dropped. The client's own limit is its ``max_datagram_size``.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
 
     Attributes:
@@ -71,6 +72,7 @@ class UDPServerService(Service):
         *,
         max_datagram_size: int = 65535,
         receive_buffer: int | None = None,
+        max_request_size: int = 8192,
         bound: BoundSocket | None = None,
     ) -> None:
         self.protocol: AbstractDatagramProtocol | None = None
@@ -80,6 +82,7 @@ class UDPServerService(Service):
         self._interface = interface
         self._max_datagram_size = max_datagram_size
         self._receive_buffer = receive_buffer
+        self._max_request_size = max_request_size
         self._protocol_or_factory = protocol_or_factory
         self._bound = bound
         self._listening: IListeningPort | None = None
@@ -111,6 +114,8 @@ class UDPServerService(Service):
             TypeError: The factory returned nothing that can be served.
             twisted.internet.error.CannotListenError: The port is taken, not allowed, or not on this machine.
         """
+        if self._listening is not None:
+            return
         bound, self._bound = self._bound, None
         try:
             protocol = self._make_protocol()
@@ -162,7 +167,8 @@ class UDPServerService(Service):
             made = made()
         # A reactor without descriptors may be a simulated one, whose time is virtual; wall clock time may go back.
         virtual = not IReactorFDSet.providedBy(self._reactor)
-        return as_protocol(made, self._reactor.seconds if virtual else time.monotonic)
+        clock = self._reactor.seconds if virtual else time.monotonic
+        return as_protocol(made, max_request_size=self._max_request_size, clock=clock)
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__
@@ -171,8 +177,15 @@ class UDPServerService(Service):
         return format_address(self.address or ("", self._port))
 
 
-def as_protocol(servable: object, clock: Callable[[], float] = time.monotonic) -> AbstractDatagramProtocol:
+def as_protocol(
+    servable: object, *, max_request_size: int = 8192, clock: Callable[[], float] = time.monotonic
+) -> AbstractDatagramProtocol:
     """Return what a port can serve: a protocol as it is, ``RPCMethods`` inside an ``RPCServerProtocol``.
+
+    Args:
+        servable: The one or the other.
+        max_request_size: Bytes of the largest request, for an ``RPCMethods``.
+        clock: Returns seconds and does not go back, for an ``RPCMethods``.
 
     Raises:
         TypeError: It is neither.
@@ -184,27 +197,5 @@ def as_protocol(servable: object, clock: Callable[[], float] = time.monotonic) -
     if isinstance(servable, RPCMethods):
         from .protocol import RPCServerProtocol  # noqa: PLC0415  # see above
 
-        return RPCServerProtocol(servable, clock=clock)
+        return RPCServerProtocol(servable, max_request_size=max_request_size, clock=clock)
     raise TypeError(f"{servable!r} is neither a DatagramProtocol nor an RPCMethods; a UDP server serves one of these")
-
-
-def rpc_protocol(class_: str, max_request_size: int = 8192, **options: str) -> RPCServerProtocol:
-    """Serve an ``RPCMethods`` class that is named as text: the target of the built-in protocol ``rpc``.
-
-    Args:
-        class_: ``"module:Class"``.
-        max_request_size: Bytes; a larger request is counted and dropped.
-        options: Options of the class itself, as text; see :func:`twistedudp.plugins.construct`.
-
-    Raises:
-        PluginError: The class cannot be had, constructed with these options, or is no ``RPCMethods``.
-    """
-    from .errors import PluginError  # noqa: PLC0415  # beside its only use
-    from .methods import RPCMethods  # noqa: PLC0415  # an echo server needs no codec, and its start is timed
-    from .protocol import RPCServerProtocol  # noqa: PLC0415  # see above
-
-    wanted_by = f"protocol 'rpc' with class={class_!r}"
-    methods = construct(load_target(class_, wanted_by, "rpc"), options, wanted_by, "rpc")
-    if not isinstance(methods, RPCMethods):
-        raise PluginError("rpc", f"{wanted_by}: {class_} is no RPCMethods; derive the class from it")
-    return RPCServerProtocol(methods, max_request_size=max_request_size)

@@ -1,6 +1,6 @@
 """A calculator that is called over UDP: the smallest useful class of methods.
 
-Serve it from this directory with the plugin file beside it, and call it::
+Serve it from the top of the checkout with the plugin file beside it, and call it::
 
     PYTHONPATH=examples/calculator twistd -n udpecho --protocol calculator
     udpecho call 127.0.0.1 divide 22 7

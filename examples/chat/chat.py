@@ -1,6 +1,6 @@
 """A chat room over plain UDP: whatever one peer sends reaches all others who were heard from in the last minute.
 
-Serve it from this directory with the plugin file beside it, and talk from as many terminals as you like::
+Serve it from the top of the checkout with the plugin file beside it, and talk from as many terminals as you like::
 
     PYTHONPATH=examples/chat twistd -n udpecho --protocol chat
     socat - UDP:127.0.0.1:10000

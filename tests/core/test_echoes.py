@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.driver import FIRST, SECOND, STRANGER
+from twistedudp.address import LARGEST_PAYLOAD
 from twistedudp.core import Kind, PendingRequest
-from twistedudp.core._echoes import MAX_EQUAL_ECHOES, MAX_PAYLOAD, EchoTable
+from twistedudp.core._echoes import MAX_EQUAL_ECHOES, EchoTable
 from twistedudp.errors import DatagramTooLarge, TooManyRequests
 
 
@@ -43,8 +44,8 @@ class EchoTableTests(SynchronousTestCase):
 
     def test_too_large(self) -> None:
         """No datagram carries more than 65,527 bytes."""
-        self.assertEqual(self.table.free_socket(bytes(MAX_PAYLOAD)), 0)
-        error = self.assertRaises(DatagramTooLarge, self.table.free_socket, bytes(MAX_PAYLOAD + 1))
+        self.assertEqual(self.table.free_socket(bytes(LARGEST_PAYLOAD)), 0)
+        error = self.assertRaises(DatagramTooLarge, self.table.free_socket, bytes(LARGEST_PAYLOAD + 1))
         self.assertEqual((error.size, error.limit), (65528, 65527))
 
     def test_answered(self) -> None:

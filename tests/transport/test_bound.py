@@ -53,6 +53,22 @@ class BindTests(SynchronousTestCase):
         """A socket bound to a multicast address gets nothing else."""
         self.assertTrue(self.bind(interface="224.0.0.251").to_group)
 
+    def test_spellings(self) -> None:
+        """An address is known by any spelling: all of IPv6 is a wildcard, mapped IPv4 is IPv4."""
+        for interface, host, wildcard in (
+            ("::0", "::", True),
+            ("0:0:0:0:0:0:0:0", "::", True),
+            ("0:0:0:0:0:0:0:1", "::1", False),
+            ("::ffff:127.0.0.1", "127.0.0.1", False),
+        ):
+            bound = self.bind(interface=interface)
+            self.assertEqual((bound.host, bound.interface, bound.wildcard), (host, host, wildcard))
+
+    def test_directed_broadcast(self) -> None:
+        """The broadcast address of a network is one to many, though it does not look like it."""
+        self.assertTrue(self.bind(interface="127.255.255.255").to_group)
+        self.assertFalse(self.bind(interface="127.0.0.1").to_group)
+
     def test_taken(self) -> None:
         """A port that is taken is told with its address; nothing stays open."""
         bound = self.bind()

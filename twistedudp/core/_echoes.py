@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..address import LARGEST_PAYLOAD
 from ..errors import DatagramTooLarge, TooManyRequests
 
 if TYPE_CHECKING:
     from ..address import Address
     from ._pending import PendingRequest
 
-__all__ = ["MAX_EQUAL_ECHOES", "MAX_PAYLOAD", "EchoTable"]
-
-MAX_PAYLOAD: Final = 65527
-"""Bytes of the largest datagram that any address family carries (IPv6)."""
+__all__ = ["MAX_EQUAL_ECHOES", "EchoTable"]
 
 MAX_EQUAL_ECHOES: Final = 256
 """Raw echoes of one payload that may wait at once: each needs a local port of its own, and ports are scarce."""
@@ -43,8 +41,8 @@ class EchoTable:
             DatagramTooLarge: More bytes than any datagram carries.
             TooManyRequests: There is none left.
         """
-        if len(payload) > MAX_PAYLOAD:
-            raise DatagramTooLarge(len(payload), MAX_PAYLOAD)
+        if len(payload) > LARGEST_PAYLOAD:
+            raise DatagramTooLarge(len(payload), LARGEST_PAYLOAD)
         for socket in range(MAX_EQUAL_ECHOES):
             if (socket, payload) not in self._echoes:
                 return socket

@@ -145,8 +145,7 @@ class Requester:
         payload = encode_notification(method, params)
         _check_size(payload, self.settings.max_datagram_size)
         self.stats.notifications += 1
-        server = self._servers.preferred
-        if server is not None:
+        if (server := self._servers.preferred) is not None:
             self._transmit(payload, server, 0)
         elif len(self._notifications) < self.settings.max_queued_notifications:
             self._notifications.append(payload)
@@ -175,11 +174,7 @@ class Requester:
         server = self._servers.preferred
         assert server is not None  # noqa: S101  # there is at least one
         for request in [request for request in self._waiting.values() if request.server is None]:
-            if len(request.payload) <= server.max_payload:
-                self._start(request, server, now)
-            else:
-                self.stats.failed += 1
-                self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
+            self._start(request, server, now)
         for payload in self._notifications:
             self._transmit(payload, server, 0)
         self._notifications.clear()
@@ -310,6 +305,10 @@ class Requester:
     def _transmit_request(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
         """Transmit a request to a server and look at it again after ``wait`` seconds."""
         if server is not request.server:
+            if len(request.payload) > server.max_payload:
+                self.stats.failed += 1
+                self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
+                return
             request.server = server
             if server.address not in request.asked:
                 request.asked += (server.address,)
@@ -369,8 +368,7 @@ class Requester:
 
     def _heard(self, request: PendingRequest, peer: Address, now: float) -> None:
         """Learn from an answer which server lives and how far away it is."""
-        server = self._servers.at(peer)
-        if server is None:
+        if (server := self._servers.at(peer)) is None:
             return
         self._servers.answered(server)
         if request.attempts == 1:

@@ -7,8 +7,9 @@ without an answer, then the next one, round and round; an address that answers b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from ..address import max_payload
 from ._round_trip import RoundTrip
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from ..address import Address
 
 __all__ = ["Server", "ServerList"]
-
-_MAX_PAYLOAD_IPV4: Final = 65507  # 65,535 less the headers of IPv4 (20) and UDP (8)
-_MAX_PAYLOAD_IPV6: Final = 65527  # the length of IPv6 does not count its own header
 
 
 class Server:
@@ -35,7 +33,7 @@ class Server:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.max_payload = _MAX_PAYLOAD_IPV6 if ":" in address[0] else _MAX_PAYLOAD_IPV4
+        self.max_payload = max_payload(address[0])
         self.round_trip = RoundTrip()
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import errno
 import functools
-import ipaddress
 import os
 from typing import TYPE_CHECKING, Final
 
-from ..address import is_group, is_ipv6, is_loopback, unmapped
+from .. import address
+from ..address import is_group, is_ipv6, is_loopback
 
 if TYPE_CHECKING:
     import random
@@ -35,14 +35,7 @@ _KNOWN_SPELLINGS: Final = 65536
 """Addresses whose canonical spelling is remembered: a test's hosts, with room for forged sources."""
 
 
-@functools.lru_cache(maxsize=_KNOWN_SPELLINGS)
-def canonical(host: str) -> str:
-    """Return the one spelling of a numeric address that the network uses; IPv4-mapped IPv6 becomes IPv4.
-
-    Raises:
-        ValueError: It is not a numeric address.
-    """
-    return unmapped(str(ipaddress.ip_address(unmapped(host))))
+canonical = functools.lru_cache(maxsize=_KNOWN_SPELLINGS)(address.canonical)
 
 
 class Host:

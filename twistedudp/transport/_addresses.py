@@ -18,7 +18,16 @@ from ._errors import invalid_address
 if TYPE_CHECKING:
     from ..address import Address
 
-__all__ = ["ANY_HOSTS", "MAX_REMEMBERED", "SockAddr", "TwoGenerations", "family_of", "peer_of", "sockaddr_of"]
+__all__ = [
+    "ANY_HOSTS",
+    "MAX_REMEMBERED",
+    "SockAddr",
+    "TwoGenerations",
+    "family_of",
+    "is_broadcast",
+    "peer_of",
+    "sockaddr_of",
+]
 
 SockAddr: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
 """What Python's ``socket`` takes and gives: two members for IPv4, four for IPv6."""
@@ -30,6 +39,7 @@ MAX_REMEMBERED: Final = 4096
 """Entries of one generation of a memory: two generations of about 400 bytes each make 3 MB at most, and peers that
 are answered later than some thousand others have come are rare: they only cost a fresh look."""
 
+_DISCARD: Final = 9  # any port will do; this one is the discard service's (RFC 863)
 _BROADCAST: Final = "<broadcast>"  # how Python's socket module spells 255.255.255.255
 
 _K = TypeVar("_K")
@@ -151,3 +161,22 @@ def _scope_index(host: str, scope: str) -> int:
         return socket.if_nametoindex(scope)
     except OSError as error:
         raise invalid_address(host, f"there is no network interface {scope!r}") from error
+
+
+def is_broadcast(host: str) -> bool:
+    """Tell whether a numeric host is a broadcast address of one of this machine's networks, or of all.
+
+    Only the kernel knows these: it lets a UDP socket connect to one if that may broadcast, and not otherwise.
+    Connecting sends nothing.
+    """
+    return ":" not in host and not _can_connect(host, broadcast=0) and _can_connect(host, broadcast=1)
+
+
+def _can_connect(host: str, *, broadcast: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, broadcast)
+        try:
+            probe.connect((host, _DISCARD))
+        except OSError:
+            return False
+    return True

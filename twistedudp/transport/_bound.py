@@ -16,9 +16,9 @@ from typing import Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
-from ..address import is_group
+from ..address import canonical, is_group
 from . import _kernel
-from ._addresses import ANY_HOSTS, peer_of, sockaddr_of
+from ._addresses import ANY_HOSTS, is_broadcast, peer_of, sockaddr_of
 from ._errors import cannot_listen, invalid_address
 
 __all__ = ["DEFAULT_RECEIVE_BUFFER", "BoundSocket", "bind", "granted_receive_buffer"]
@@ -37,7 +37,7 @@ class BoundSocket:
     Attributes:
         host: The numeric host it is bound to, as :func:`bind` was asked; ``"0.0.0.0"`` for all of IPv4.
         port: The UDP port it is bound to, never 0.
-        interface: What :func:`bind` was asked for, as it was asked.
+        interface: What :func:`bind` was asked for, in canonical spelling.
         wildcard: Whether it takes datagrams for any address of this host.
         to_group: Whether it is bound to a broadcast or multicast address.
         receive_buffer: The receive buffer granted, in bytes of the kernel's accounting.
@@ -48,7 +48,7 @@ class BoundSocket:
         self.interface = interface
         self.host, self.port = peer_of(handle.getsockname())
         self.wildcard = interface in ANY_HOSTS
-        self.to_group = not self.wildcard and is_group(self.host)
+        self.to_group = not self.wildcard and (is_group(self.host) or is_broadcast(self.host))
         self.receive_buffer = _ask_receive_buffer(handle, receive_buffer)
         self.shortfall = _describe_shortfall(receive_buffer, self.receive_buffer)
         self._handle: socket.socket | None = handle
@@ -93,6 +93,7 @@ def bind(port: int, interface: str = "", *, receive_buffer: int | None = None) -
     """
     if interface and not isIPAddress(interface) and not isIPv6Address(interface):
         raise invalid_address(interface, "not an IPv4 or IPv6 address.")
+    interface = canonical(interface) if interface else ""
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
     try:
         handle = socket.socket(family, socket.SOCK_DGRAM)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from twisted.internet.error import MessageLengthError
 from twisted.logger import Logger
 
-from ..address import unmapped
+from ..address import max_payload, unmapped
+from ._addresses import is_broadcast
 from ._errors import BroadcastNotAllowed, invalid_address
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ up. A late timer of 10 ms is noticed by people and by retransmissions, so two po
 _NOT_PENDING: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EINVAL})
 """Errors that a send makes itself; any other may have been waiting in the socket because of an earlier datagram."""
 
-_NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH})
-"""Errors of a send that say the same as an ICMP error would, without asking any router."""
+_NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+"""Errors of a send that say what an ICMP error would, without asking any router; the last where IPv6 is disabled."""
 
 _NOBODY: Final[Address] = ("", 0)
 
@@ -282,7 +283,7 @@ class ScalarBackend:
         """Raise the caller's faults and count the network's."""
         number = error.errno or 0
         if number == errno.EMSGSIZE:
-            most = 65_527 if sockaddr is not None and ":" in unmapped(sockaddr[0]) else 65_507
+            most = max_payload(unmapped(sockaddr[0]) if sockaddr is not None else "")
             raise MessageLengthError(
                 f"message too long: {len(datagram):,} bytes, a UDP datagram carries at most {most:,}"
             ) from error
@@ -298,21 +299,7 @@ class ScalarBackend:
             self._reports.no_route(sockaddr, number, datagram)
 
     def _is_broadcast(self, sockaddr: SockAddr) -> bool:
-        """Tell a missing setBroadcastAllowed from a route or a firewall that forbids: EACCES means either.
-
-        Only the kernel knows the broadcast addresses of its networks. Connecting a UDP socket sends nothing.
-        """
+        """Tell a missing setBroadcastAllowed from a route or a firewall that forbids: EACCES means either."""
         host = unmapped(sockaddr[0])
-        if ":" in host or self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST):
-            return False
-        return not _can_connect(host, sockaddr[1], broadcast=0) and _can_connect(host, sockaddr[1], broadcast=1)
-
-
-def _can_connect(host: str, port: int, *, broadcast: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, broadcast)
-        try:
-            probe.connect((host, port))
-        except OSError:
-            return False
-    return True
+        allowed = self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
+        return not allowed and is_broadcast(host)

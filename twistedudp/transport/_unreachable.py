@@ -34,9 +34,9 @@ __all__ = ["ERRORS_PER_DRAIN", "MAX_WAITING_REPORTS", "UnreachableReports"]
 ERRORS_PER_DRAIN: Final = 128
 """Errors read from the queue at once: at about 4 us each, half a millisecond. What remains wakes the port again."""
 
-MAX_WAITING_REPORTS: Final = 1024
-"""Reports that may wait for their delivery: several reads of the queue in one turn, some 600 bytes each. What exceeds
-it is counted in ``reports_dropped``; an ICMP error is a hint, and the requester's deadline holds anyway."""
+MAX_WAITING_REPORTS: Final = 16384
+"""Reports that may wait for their delivery, some 600 bytes each: a client may send thousands of requests in one turn to
+a server that is not there. What exceeds it is counted in ``reports_dropped``: an ICMP error is but a hint."""
 
 _QUOTED_SIZE: Final = 2048  # routers quote 576 bytes (RFC 1812 section 4.3.2.3), IPv6 ones 1,280 (RFC 4443 section 2.4)
 _ANCILLARY_SIZE: Final = 512  # the error with its reporter takes 64 bytes, the packet information 40 more
