@@ -12,6 +12,7 @@ import ipaddress
 from typing import Final, TypeAlias
 
 __all__ = [
+    "DEFAULT_PORT",
     "LARGEST_PAYLOAD",
     "Address",
     "canonical",
@@ -28,6 +29,9 @@ __all__ = [
 
 Address: TypeAlias = tuple[str, int]
 """A numeric host and a port."""
+
+DEFAULT_PORT: Final = 10000
+"""The UDP port of ``twistd udpecho`` and ``udpecho`` where none is named."""
 
 LARGEST_PAYLOAD: Final = 65527
 """Bytes of the largest UDP payload there is: 65,535 less the UDP header, since IPv6's length leaves its own out."""

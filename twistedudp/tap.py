@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
-from .address import is_group, is_ip
+from .address import DEFAULT_PORT, is_group, is_ip
 from .errors import PluginError
 from .plugins import installed_plugins, nearest
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .transport import BoundSocket
 
 __all__ = ["Options", "makeService"]
-
-DEFAULT_PORT: Final = 10000
 
 _PRIVILEGED_PORTS_FLAG: Final = "answer-privileged-ports"
 _MAX_RECEIVE_BUFFER: Final = 2**30 - 1

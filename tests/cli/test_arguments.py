@@ -7,7 +7,8 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twistedudp.cli._arguments import LARGEST_DATAGRAM, Misuse, datagram, parameter
+from twistedudp.address import LARGEST_PAYLOAD
+from twistedudp.cli._arguments import Misuse, datagram, parameter
 
 
 class ParameterTests(SynchronousTestCase):
@@ -101,7 +102,7 @@ class DatagramTests(SynchronousTestCase):
 
     def test_largest(self) -> None:
         """The largest datagram passes, one byte more does not, and no more than that is read."""
-        self.assertEqual(len(self.read(bytes(LARGEST_DATAGRAM))), 65_527)
+        self.assertEqual(len(self.read(bytes(LARGEST_PAYLOAD))), 65_527)
         with self.assertRaisesRegex(Misuse, r"more than 65,527 bytes.*at most 65,527 \(65,507 over IPv4\)"):
             self.read(bytes(1_000_000))
         self.assertEqual(sys.stdin.buffer.tell(), 65_528)

@@ -11,8 +11,9 @@ from importlib.metadata import version
 from twisted.trial.unittest import SynchronousTestCase
 
 import twistedudp.cli
+from twistedudp.address import DEFAULT_PORT
 from twistedudp.cli import _commands, _program
-from twistedudp.cli._commands import DEFAULT_PORT, _CallCommand
+from twistedudp.cli._commands import _CallCommand
 from twistedudp.cli._program import run
 
 

@@ -13,12 +13,11 @@ import sys
 
 import click
 
-__all__ = ["LARGEST_DATAGRAM", "Misuse", "datagram", "parameter"]
+from ..address import LARGEST_PAYLOAD
 
-LARGEST_DATAGRAM = 65527
-"""Bytes: the largest UDP payload there is (IPv6; over IPv4 it is 65,507)."""
+__all__ = ["Misuse", "datagram", "parameter"]
 
-_MOST_HEX = 4 * LARGEST_DATAGRAM
+_MOST_HEX = 4 * LARGEST_PAYLOAD
 """Bytes of hexadecimal text that are read: two digits for each byte, and as much white space."""
 
 
@@ -37,7 +36,7 @@ def datagram(text: str, *, hexadecimal: bool) -> bytes:
         Misuse: It is more than a datagram can carry, or not hexadecimal.
     """
     # The bytes that were typed, whatever the locale made of them.
-    typed = _standard_input(_MOST_HEX if hexadecimal else LARGEST_DATAGRAM) if text == "-" else os.fsencode(text)
+    typed = _standard_input(_MOST_HEX if hexadecimal else LARGEST_PAYLOAD) if text == "-" else os.fsencode(text)
     return _from_hex(typed) if hexadecimal else typed
 
 
@@ -48,7 +47,7 @@ def _standard_input(limit: int) -> bytes:
     read = sys.stdin.buffer.read(limit + 1)
     if len(read) > limit:
         raise Misuse(
-            f"standard input has more than {limit:,} bytes, and one datagram carries at most {LARGEST_DATAGRAM:,} "
+            f"standard input has more than {limit:,} bytes, and one datagram carries at most {LARGEST_PAYLOAD:,} "
             "(65,507 over IPv4); send it in pieces"
         )
     if not read:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..address import is_ip, is_ipv6, parse_host_port
+from ..address import DEFAULT_PORT, is_ip, is_ipv6, parse_host_port
 from ._arguments import Misuse, datagram, parameter
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from ..client import UDPClientService
     from ._ask import Server
 
-__all__ = ["DEFAULT_PORT", "udpecho"]
-
-DEFAULT_PORT = 10000
-"""Where ``twistd udpecho`` listens if not told otherwise."""
+__all__ = ["udpecho"]
 
 EPILOG = (
     "Exit status: 0 answered; 1 no answer (timeout, refused, unknown host); 2 wrong usage, nothing was sent; "
