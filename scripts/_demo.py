@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import deferLater, react
+from twisted.internet.task import LoopingCall, deferLater, react
 
 from twistedudp import UDPClientService
 from twistedudp.errors import ErrorReplyReceived, PeerUnreachable, RequestTimedOut, TwistedUDPError
@@ -93,8 +93,9 @@ class Twistd(ProcessProtocol):
 
     async def stop(self) -> None:
         """End the process as an operator would, and wait until it is gone."""
-        with suppress(ProcessExitedAlready):
-            self._process.signalProcess("TERM")
+        # Again and again: one that comes between fork and exec, as after a quick Ctrl-C, is lost.
+        terminate = LoopingCall(self._terminate)
+        terminate.start(0.5)
         kill = self._reactor.callLater(STOP_LIMIT, self._kill)
         # Whoever waits may be cancelled, and another may wait as well: each gets a Deferred of its own.
         gone: Deferred[None] = Deferred()
@@ -102,8 +103,13 @@ class Twistd(ProcessProtocol):
         try:
             await gone
         finally:
+            terminate.stop()
             if kill.active():
                 kill.cancel()
+
+    def _terminate(self) -> None:
+        with suppress(ProcessExitedAlready):
+            self._process.signalProcess("TERM")
 
     def _kill(self) -> None:
         with suppress(ProcessExitedAlready):

@@ -28,6 +28,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 DEFAULT_ENVIRONMENT: Final = ROOT / ".venv"
 
 _OLDEST_PYTHON: Final = (3, 10)
+_HAS_PIP = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pip') is None)"
+"""Interrupted while it was made, an environment has an interpreter already and pip not yet."""
+
 _STAMP: Final = "twistedudp-installed.json"
 _SOURCES: Final = ("setup.cfg", "pyproject.toml", "setup.py", "README.md", "LICENSE", "twistedudp", "twisted_plugins")
 _NOT_SOURCES: Final = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so", "dropin.cache")
@@ -165,8 +168,8 @@ def _create(environment: Path) -> None:
 
 
 def _runs(python: Path) -> bool:
-    """Tell whether the interpreter is there and not a link to one that was removed."""
-    return python.exists() and subprocess.run([str(python), "-c", ""], check=False).returncode == 0
+    """Tell whether the environment is whole: its interpreter no link to one that was removed, and pip there."""
+    return python.exists() and subprocess.run([str(python), "-c", _HAS_PIP], check=False).returncode == 0
 
 
 def _read_stamp(environment: Path) -> _Stamp | None:

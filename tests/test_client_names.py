@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, cast
 
 from tests.simulation import CLIENT, CLIENT6, DELAY, PORT, SERVER, SERVER6, SimulatedTestCase
 from twistedudp import errors
@@ -297,6 +297,7 @@ class AddressTests(SimulatedTestCase):
             (SERVER, 0, "", "port=0"),
             (SERVER, -1, "", "port=-1"),
             (SERVER, 65536, "", "port=65536"),
+            (SERVER, cast("int", "10000"), "", "port='10000'"),
             (SERVER, 1, "eth0", "interface='eth0'"),
             (SERVER, 1, CLIENT6, "different address families"),
             (SERVER6, 1, CLIENT, "different address families"),
@@ -372,6 +373,12 @@ class InterfaceTests(SimulatedTestCase):
         self.client("both.example", interface="192.0.2.4").call("x").addErrback(lambda _: None)
         self.advance()
         self.assertEqual(peer.received[-1][1][0], "192.0.2.4")
+
+    def test_contradiction(self) -> None:
+        """An interface and an address family that exclude each other are refused."""
+        with self.assertRaisesRegex(errors.InvalidAddress, "contradict"):
+            UDPClientService(self.here, "both.example", PORT, interface="192.0.2.4", address_family="ipv6")
+        UDPClientService(self.here, "both.example", PORT, interface="192.0.2.4", address_family="ipv4")
 
     def test_not_this_machine(self) -> None:
         """An interface that this machine has not sends nothing: calls fail at once and name it."""

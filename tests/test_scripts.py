@@ -345,6 +345,13 @@ class EnvironmentTests(SynchronousTestCase):
             stamp.write_text(json.dumps({"digest": environment.sources_digest(), "extras": ["test"]}), encoding="utf-8")
             self.assertEqual(environment.prepare((), Path(folder)), python)
 
+    def test_half_made(self) -> None:
+        """An environment that has no pip, because making it was interrupted, counts as none."""
+        environment = load_script("_environment")
+        self.assertTrue(environment._runs(Path(sys.executable)))
+        self.patch(environment, "_HAS_PIP", environment._HAS_PIP.replace("'pip'", "'pip_that_is_not_there'"))
+        self.assertFalse(environment._runs(Path(sys.executable)))
+
     def test_old_python(self) -> None:
         """A Python that is too old is told at once, with what to do."""
         environment = load_script("_environment")

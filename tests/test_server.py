@@ -143,6 +143,17 @@ class LifeTests(ServerTestCase):
         self.assertGreater(address[1], 0)
         self.stop(service)
 
+    def test_started_twice(self) -> None:
+        """Starting what is started does nothing: there is one port, and it is free after one stop."""
+        service = self.service(Silent, 0)
+        service.startService()
+        address = service.address
+        service.startService()
+        self.assertEqual(service.address, address)
+        self.assertEqual(len(self.reactor.ports), 1)
+        self.stop(service)
+        self.assertEqual(self.reactor.ports, [])
+
     def test_started_again(self) -> None:
         """A factory is called at each start; a protocol is used again."""
         made: list[Silent] = []

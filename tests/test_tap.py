@@ -174,6 +174,22 @@ class OptionTests(OptionsTestCase):
         self.assertIn("must not have an argument", self.refused("--verbose=yes"))
         self.assertIn("'10000' is not an option", self.refused("10000"))
 
+    def test_list_that_nobody_reads(self) -> None:
+        """Where standard output is full or closed there is one line, or nothing, and no traceback."""
+        self.patch(OptionsTestCase, "installed", InstalledPlugins((ECHO,), ()))
+
+        class Full(io.StringIO):
+            def flush(self) -> None:
+                """Fail as a full disk does."""
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(os, "dup2", lambda *_: None)
+        self.patch(sys, "stdout", Full())
+        exited = self.assertRaises(SystemExit, self.parse, "--list-protocols")
+        self.assertIn("cannot be written: No space left on device", str(exited.code))
+        self.patch(sys, "stdout", None)
+        self.assertEqual(self.assertRaises(SystemExit, self.parse, "--list-protocols").code, 0)
+
     def test_list_protocols(self) -> None:
         """A table with aligned columns, then what is wrong with the rest; exit status 0."""
         broken = BrokenPluginFile("/plugins/broken.py", ZeroDivisionError("no"))

@@ -309,10 +309,10 @@ class UDPClientService(Service):
         self._pump.pump()
 
 
-def _check_address(host: str, port: int, interface: str) -> None:
+def _check_address(host: str, port: object, interface: str) -> None:
     if not host:
         raise InvalidAddress(f"host={host!r}: it must be a name or a numeric address")
-    if not 1 <= port <= 65535:
+    if not isinstance(port, int) or not 1 <= port <= 65535:
         raise InvalidAddress(f"port={port!r}: a server's port is from 1 to 65535")
     host = canonical(host) if is_ip(host) else host
     interface = canonical(interface) if is_ip(interface) else interface

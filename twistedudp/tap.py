@@ -9,7 +9,8 @@ to go wrong later is the plugin's own code, which must not run before: see ``_st
 
 from __future__ import annotations
 
-import sys
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
@@ -85,15 +86,13 @@ class Options(usage.Options):
 
     def opt_list_protocols(self) -> NoReturn:
         """Show the protocols that are installed, and exit."""
-        sys.stdout.write(describe_plugins(installed_plugins()))
-        raise SystemExit(0)
+        _print(describe_plugins(installed_plugins()))
 
     def opt_version(self) -> NoReturn:
         """Show the versions of twistedudp and Twisted, and exit."""
         from importlib.metadata import version  # noqa: PLC0415  # 10 ms that only this option spends
 
-        sys.stdout.write(f"twistedudp {version('twistedudp')}, Twisted {version('twisted')}\n")
-        raise SystemExit(0)
+        _print(f"twistedudp {version('twistedudp')}, Twisted {version('twisted')}\n")
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse, check, and bind the port.
@@ -172,6 +171,17 @@ class Options(usage.Options):
                 "one its own options with --protocol-option"
             )
         self.protocol_options["answer_privileged_ports"] = "true"
+
+
+def _print(text: str) -> NoReturn:
+    """Print a text and exit; where nobody reads it, that is no reason for a traceback."""
+    try:
+        print(text, end="", flush=True)  # noqa: T201  # what was asked for; print() copes with a closed stream
+    except OSError as error:
+        with suppress(OSError):  # Python would complain once more at its end, of what is left in the buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(f"twistd udpecho: standard output cannot be written: {error.strerror}") from None
+    raise SystemExit(0)
 
 
 def describe_plugins(installed: InstalledPlugins) -> str:

@@ -25,7 +25,7 @@ FAILURES: list[tuple[Exception, int, str]] = [
     (OSError(97, "Address family not supported by protocol"), NO_ANSWER, "Address family not supported"),
     (errors.DatagramTooLarge(70000, 65507), USAGE, "would have 70,000 bytes, and at most 65,507 go"),
     (errors.EncodeError("too deep", "params[0]"), USAGE, "params[0]: too deep; change that argument"),
-    (errors.BroadcastNotSupported("255.255.255.255"), USAGE, "is a broadcast address"),
+    (errors.BroadcastNotSupported("255.255.255.255"), USAGE, "is a broadcast or multicast address"),
     (errors.InvalidAddress("no such address"), USAGE, "no such address"),
     (errors.ErrorReplyReceived("busy", "later"), ERROR_REPLY, "error: busy: later; try again in a moment"),
     (errors.ErrorReplyReceived("my_own", "text"), ERROR_REPLY, "the server answered with an error: my_own: text"),

@@ -131,6 +131,13 @@ class SendTests(CommandTestCase):
                 output, _ = process.communicate(timeout=LIMIT)
         self.assertEqual((payload, output, process.returncode), (b"hello", b"hello\n", 0))
 
+    def test_closed_output(self) -> None:
+        """Where standard output is closed the command ends all the same, also after a look-up in a thread."""
+        port = self.serve().rpartition(":")[2]
+        command = ["sh", "-c", f'exec "{UDPECHO}" send localhost:{port} hello >&-']
+        done = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, timeout=LIMIT, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
     def test_as_module(self) -> None:
         """``python -m twistedudp`` is the same command."""
         command = [sys.executable, "-m", "twistedudp", "send", self.serve(), "hello"]
@@ -184,7 +191,7 @@ class NoAnswerTests(CommandTestCase):
 
     def test_broadcast(self) -> None:
         """A broadcast address is wrong usage."""
-        self.assertIn("is a broadcast address", self.failure(2, "send", "255.255.255.255", "x"))
+        self.assertIn("is a broadcast or multicast address", self.failure(2, "send", "255.255.255.255", "x"))
 
     def test_name_server_is_silent(self) -> None:
         """A look-up that hangs ends by the timeout, although its thread cannot be ended."""

@@ -25,9 +25,7 @@ ERROR_REPLY: Final = 3
 """The server answered with an error."""
 
 _HINTS: Final = {
-    "unknown_method": "run 'udpecho methods HOST'",
-    "result_too_large": "ask for less at once",
-    "method_failed": "the server's log tells why",
+    "unknown_method": "'udpecho methods' shows the list",
     "server_stopping": "try again when the server is back",
     "busy": "try again in a moment",
 }

@@ -15,7 +15,7 @@ import math
 import re
 import sys
 import unicodedata
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
@@ -52,6 +52,16 @@ def one_line(text: str) -> str:
     return escaped(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
 
 
+def is_open(stream: TextIO | None) -> bool:
+    """Tell whether there is a stream: Python has none where the shell has closed it (``>&-``)."""
+    return stream is not None and not stream.closed
+
+
+def is_terminal() -> bool:
+    """Tell whether standard output is a terminal."""
+    return is_open(sys.stdout) and sys.stdout.isatty()
+
+
 def print_datagram(payload: bytes, *, hexadecimal: bool, newline: bool) -> None:
     """Print a datagram: its bytes as they are, and on a terminal what can be shown of them.
 
@@ -62,7 +72,7 @@ def print_datagram(payload: bytes, *, hexadecimal: bool, newline: bool) -> None:
     """
     if hexadecimal:
         click.echo(payload.hex())
-    elif sys.stdout.isatty():
+    elif is_terminal():
         click.echo(escaped(payload.decode("utf-8", "backslashreplace"), keep="\n\t"))
     else:
         click.echo(payload, nl=newline)
@@ -71,7 +81,7 @@ def print_datagram(payload: bytes, *, hexadecimal: bool, newline: bool) -> None:
 def print_json(value: object, *, compact: bool) -> None:
     """Print a value as JSON: in one line, or indented and on a terminal in colours."""
     text = json_text(value, compact=compact)
-    if compact or not sys.stdout.isatty():
+    if compact or not is_terminal():
         click.echo(text)
         return
     from rich.console import Console  # noqa: PLC0415  # slow to import: only for people
@@ -83,7 +93,8 @@ def print_json(value: object, *, compact: bool) -> None:
 
 def json_text(value: object, *, compact: bool) -> str:
     """Return a value as JSON text, pure ASCII where standard output cannot show more."""
-    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    encoding = sys.stdout.encoding if is_open(sys.stdout) else None
+    ascii_only = not (encoding or "").lower().startswith("utf")
     text = json.dumps(
         _with_json_form(value),
         ensure_ascii=ascii_only,
@@ -129,7 +140,7 @@ def print_methods(listed: object) -> None:
         # As Text, for in a plain str Rich would see markup such as [bold].
         table.add_row(Text(_signature(entry)), Text(doc + mark))
     # No wrapping where no person reads: a program wants a method on one line.
-    console = Console() if sys.stdout.isatty() else Console(width=1_000_000)
+    console = Console() if is_terminal() else Console(width=1_000_000)
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -42,6 +43,11 @@ def run(arguments: Sequence[str]) -> int:
         status = _run_command(arguments)
     except Interrupted:
         status = 128 + signal.SIGINT
+    except Exception:
+        if threading.active_count() > 1:  # a fault of ours must not make the program wait for a thread for ever
+            traceback.print_exc()
+        _leave_threads_behind(1)
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
     _leave_threads_behind(status)

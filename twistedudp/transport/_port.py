@@ -119,6 +119,10 @@ class DatagramPort:
     ) -> None:
         if interface and family_of(interface) is None:
             raise invalid_address(interface, "not an IPv4 or IPv6 address.")
+        if max_datagram_size < 1:
+            raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be at least 1 byte")
+        if receive_buffer is not None and receive_buffer < 1:
+            raise ValueError(f"receive_buffer={receive_buffer!r}: it must be at least 1 byte")
         self.reactor = reactor
         self.protocol = protocol
         self.interface = interface if bound is None else bound.interface
@@ -346,6 +350,7 @@ def listen(
         twisted.internet.error.CannotListenError: The port is taken, needs more rights, or the address is not this
             host's.
         twisted.internet.error.InvalidAddressError: ``interface`` is not a numeric address.
+        ValueError: A size is not positive.
     """
     if IReactorFDSet.providedBy(reactor) and os.name == "posix":
         own = DatagramPort(
