@@ -77,6 +77,8 @@ def _element_sizes() -> bytes:
 
 
 _SIZES: Final = _element_sizes()
+_UINT32: Final = 0xCE
+_MSGID_END: Final = 7  # after the list's header, the type, the header of a uint32, and itself
 _MSGID_WIDTHS: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4}
 # Strings, bytes and extensions whose length follows: the bytes of that length, and what follows it beside the content.
 _COUNTED: Final = {
@@ -244,7 +246,7 @@ def encode_request(msgid: int, method: str, params: Sequence[object]) -> bytes:
     Raises:
         EncodeError: A parameter cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_REQUEST, msgid, method, params), 2, method=method, params=params)
+    return _encode((TYPE_REQUEST, msgid, method, params), 1, method=method, params=params)
 
 
 def encode_notification(method: str, params: Sequence[object]) -> bytes:
@@ -262,7 +264,7 @@ def encode_response(msgid: int, error: object, result: object) -> bytes:
     Raises:
         EncodeError: The value cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_RESPONSE, msgid, error, result), 1, error=error, result=result)
+    return _encode((TYPE_RESPONSE, msgid, error, result), 0, error=error, result=result)
 
 
 def _encode(message: tuple[object, ...], own_containers: int, **parts: object) -> bytes:
@@ -270,14 +272,16 @@ def _encode(message: tuple[object, ...], own_containers: int, **parts: object) -
 
     Args:
         message: The whole message.
-        own_containers: How many lists it has itself.
+        own_containers: How many lists it has itself: behind its msgid, if it has one.
         parts: Its parts that come from the caller, by the names that an error's path begins with.
     """
     if not isinstance(parts.get("method", ""), str):
         raise EncodeError("it must be text", "method")
     try:
         payload: bytes = _PACKER.pack(message)
-        if len(payload) - len(payload.translate(None, _DOUBTFUL_BYTES)) > own_containers:
+        # The four bytes of a msgid look like container headers every second time, and need no check.
+        body = payload[_MSGID_END:] if payload[2] == _UINT32 else payload
+        if len(body) - len(body.translate(None, _DOUBTFUL_BYTES)) > own_containers:
             _unpack_untrusted(payload)
     except Exception as error:  # what msgpack raises for a value has no common root either
         for name, value in parts.items():

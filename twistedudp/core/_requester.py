@@ -244,8 +244,7 @@ class Requester:
             self.stats.timed_out += 1
             if request.server is not None:
                 self._servers.failed(request.server)
-            timed_out = RequestTimedOut(request.attempts, now - request.started, request.asked)
-            self._fail(request, request.busy or timed_out)
+            self._fail(request, request.busy or RequestTimedOut(request.attempts, now - request.started, request.asked))
 
     # Outputs
 
@@ -368,7 +367,8 @@ class Requester:
 
     def _heard(self, request: PendingRequest, peer: Address, now: float) -> None:
         """Learn from an answer which server lives and how far away it is."""
-        if (server := self._servers.at(peer)) is None:
+        server = request.server if request.server and request.server.address == peer else self._servers.at(peer)
+        if server is None:
             return
         self._servers.answered(server)
         if request.attempts == 1:
