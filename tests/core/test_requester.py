@@ -265,6 +265,17 @@ class ResolutionTests(SynchronousTestCase):
         client.call()
         self.assertEqual(client.asked(), [SECOND])
 
+    def test_former_address(self) -> None:
+        """One that was asked before the resolver's new answer may still answer; nothing is learnt of it any more."""
+        client = Client(FIRST)
+        request = client.call(idempotent=True)
+        client.resolve(SECOND)
+        self.assertEqual([transmit.peer for _, transmit in client.run(0.3)], [FIRST, SECOND])
+        client.answer(request, "late", peer=FIRST)
+        self.assertEqual(client.result(), "late")
+        client.call()
+        self.assertEqual(client.asked(), [SECOND])
+
 
 class AnswerTests(SynchronousTestCase):
     """What ends a request, and what does not."""

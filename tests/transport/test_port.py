@@ -129,6 +129,18 @@ class ListenTests(PortTestCase):
         self.assertRaises(InvalidAddressError, DatagramPort, self.reactor, 0, self.protocol, "localhost")
 
 
+class SizeTests(PortTestCase):
+    """Sizes that cannot be one."""
+
+    def test_refused(self) -> None:
+        """A limit or a buffer of no bytes is refused by its name, and nothing is bound."""
+        for option in ("max_datagram_size", "receive_buffer"):
+            for size in (0, -1):
+                options: dict[str, Any] = {option: size}
+                with self.assertRaisesRegex(ValueError, f"{option}={size}: it must be at least 1 byte"):
+                    self.listen(**options)
+
+
 class LifeTests(PortTestCase):
     """From start to end."""
 
