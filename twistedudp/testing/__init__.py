@@ -7,8 +7,8 @@ same seed gives the same :class:`Trace`.
 
 from __future__ import annotations
 
+from ..impairment._link import Arrival, Datagram, Link, LinkEffect
 from ._clock import SimulationError, SteppingClock
-from ._link import Arrival, Datagram, Link, LinkEffect
 from ._network import SimulatedNetwork
 from ._port import SimulatedPort
 from ._reactor import SimulatedReactor

@@ -20,10 +20,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..address import is_group, is_ipv6, is_loopback
+from ..impairment._link import Datagram, Link, derived_rng
 from ..interfaces import Unreachable
 from ._clock import SimulationError, SteppingClock
 from ._host import ANY_IPV4, ANY_IPV6, Host, canonical
-from ._link import Datagram, Link, derived_rng
 from ._reactor import SimulatedReactor
 from ._trace import Fate, Trace
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any
 
-    from ._link import Stage
+    from ..impairment._link import Stage
 
 __all__ = ["DEFAULT_DELAY", "DEFAULT_TIMEOUT", "IDLE_LIMIT", "SimulatedNetwork"]
 

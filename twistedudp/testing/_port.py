@@ -22,12 +22,12 @@ from zope.interface import implementer
 
 from ..address import is_group, is_ipv6
 from ..errors import LocalError
+from ..impairment._link import Datagram
 from ..interfaces import IDatagramPort
 from ..transport._addresses import TwoGenerations, family_of
 from ..transport._errors import BroadcastNotAllowed, cannot_listen, invalid_address
 from ..transport._stats import DatagramStats
 from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical
-from ._link import Datagram
 from ._trace import Fate
 
 if TYPE_CHECKING:

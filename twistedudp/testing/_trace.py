@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..address import Address
+    from ..impairment._link import Datagram
     from ..interfaces import Unreachable
-    from ._link import Datagram
 
 __all__ = ["Fate", "Trace", "TraceRecord"]
 
