@@ -8,7 +8,8 @@ application's callbacks, which may come back with commands; these only mark that
 There is one timer for all requests. It is moved only when something is due earlier than it is armed for; when it fires
 too early, because what it was armed for has been answered meanwhile, it is armed again. A request that is answered
 therefore costs no timer operation at all. Local ports are opened when the first datagram leaves from them: one for each
-address family, and further ones for raw echoes that need a port of their own.
+address family, and further ones for requests that need a port of their own, which are closed when these have ended.
+Datagrams that have come together go into the core together, so that all of this is done once for them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from twisted.logger import Logger
 from . import transport
 from ._rate_limit import RateLimit
 from .address import is_ipv6
+from .core import MAX_SERVERS
 from .errors import BroadcastNotSupported, CannotSend, InvalidAddress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IDelayedCall, IListeningPort
 
@@ -60,14 +64,18 @@ class LocalPort(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Take a datagram."""
-        self._pump.datagram_received(datagram, addr, self._socket)
+        self._pump.datagrams_received(((datagram, addr),), self._socket)
+
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Take all the datagrams that have come."""
+        self._pump.datagrams_received(datagrams, self._socket)
 
     def peer_unreachable(self, peer: Address, reason: Unreachable, quoted: bytes) -> None:
         """Take an ICMP error."""
         self._pump.peer_unreachable(peer, reason, quoted, self._socket)
 
 
-class RequestPump:
+class RequestPump:  # budget: the time, the one timer and the local ports belong to one loop
     """Drive a :class:`Requester` on a reactor.
 
     Args:
@@ -82,7 +90,9 @@ class RequestPump:
         self._reactor = reactor
         self._interface = interface
         self._deliver = deliver
-        self._ports: dict[tuple[int, bool], tuple[LocalPort, IListeningPort]] = {}
+        self._ports: dict[tuple[int, bool], IListeningPort] = {}
+        self._usual: dict[Address, Callable[[bytes, Address], None]] = {}
+        self._closing: set[Deferred[Any]] = set()
         self._timer: IDelayedCall | None = None
         self._armed = 0.0
         self._latest = 0.0
@@ -100,9 +110,12 @@ class RequestPump:
         self._latest = seconds
         return seconds + self._put_back
 
-    def datagram_received(self, datagram: bytes, peer: Address, socket: int) -> None:
-        """Feed a datagram to the core."""
-        self.requester.datagram_received(datagram, peer, socket, now=self.now())
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]], socket: int) -> None:
+        """Feed datagrams to the core."""
+        receive = self.requester.datagram_received
+        now = self.now()
+        for datagram, peer in datagrams:
+            receive(datagram, peer, socket, now=now)
         self.pump()
 
     def peer_unreachable(self, peer: Address, reason: Unreachable, quoted: bytes, socket: int) -> None:
@@ -129,6 +142,8 @@ class RequestPump:
                     self._deliver(request)
         finally:
             self._pumping = False
+        for socket in requester.unused_sockets():
+            self._close(socket)
 
     def stop(self) -> Deferred[Any]:
         """Close the ports and the timer; the requests must have got their outcomes before.
@@ -141,8 +156,10 @@ class RequestPump:
             self._timer = None
         for transmit in self.requester.transmits():  # of a callback's commands, if it is a callback that stops
             self._send(transmit)
-        ports = [listening for _, listening in self._ports.values()]
-        return gatherResults([maybeDeferred(listening.stopListening) for listening in ports], consumeErrors=True)
+        self._usual.clear()
+        for port in list(self._ports):
+            self._close_port(port)
+        return gatherResults(list(self._closing), consumeErrors=True)
 
     def _arm(self, deadline: float | None) -> None:
         if deadline is None:
@@ -163,17 +180,17 @@ class RequestPump:
 
     def _send(self, transmit: Transmit) -> None:
         payload, peer, socket = transmit
-        key = (socket, ":" in peer[0])
         try:
-            local = self._ports.get(key) or self._open(*key)
-            assert local[0].transport is not None  # noqa: S101  # it has one from listen() to stopListening()
-            local[0].transport.write(payload, peer)
+            write = self._usual.get(peer) if socket == 0 else None
+            if write is None:
+                write = self._way_to(peer, socket)
+            write(payload, peer)
         except (OSError, CannotListenError, MessageLengthError, InvalidAddressError) as error:
             self.requester.stats.not_sent += 1
             fault = self._fault_of_caller(error, peer)
             number = getattr(getattr(error, "socketError", error), "errno", None)
             if fault is not None:
-                self.requester.send_failed(transmit, fault)
+                self.requester.send_failed(transmit, fault, now=self.now())
             elif number in _NO_ROUTE:
                 self.requester.peer_unreachable(peer, os.strerror(number), payload, socket, now=self.now())
             elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes
@@ -189,10 +206,36 @@ class RequestPump:
             return CannotSend(self._interface)
         return None
 
-    def _open(self, socket: int, ipv6: bool) -> tuple[LocalPort, IListeningPort]:
+    def _way_to(self, peer: Address, socket: int) -> Callable[[bytes, Address], None]:
+        """Return what writes to a peer from a local socket, which is opened if need be."""
+        ipv6 = ":" in peer[0]
+        port: Any = self._ports.get((socket, ipv6)) or self._open(socket, ipv6)
+        write: Callable[[bytes, Address], None] = port.write
+        if socket == 0:
+            if len(self._usual) >= MAX_SERVERS:  # names resolve to others in the long run
+                self._usual.clear()
+            self._usual[peer] = write
+        return write
+
+    def _open(self, socket: int, ipv6: bool) -> IListeningPort:
         protocol = LocalPort(self, socket)
         wildcard = "::" if ipv6 else ""
         interface = self._interface if is_ipv6(self._interface) is ipv6 else wildcard
-        listening = transport.listen(self._reactor, 0, protocol, interface)
-        self._ports[socket, ipv6] = local = (protocol, listening)
-        return local
+        port = transport.listen(self._reactor, 0, protocol, interface, return_path=False)
+        self._ports[socket, ipv6] = port
+        return port
+
+    def _close(self, socket: int) -> None:
+        for port in ((socket, False), (socket, True)):
+            if port in self._ports:
+                self._close_port(port)
+
+    def _close_port(self, port: tuple[int, bool]) -> None:
+        closed = maybeDeferred(self._ports.pop(port).stopListening)
+        self._closing.add(closed)
+
+        def forget(result: object) -> object:
+            self._closing.discard(closed)
+            return result
+
+        closed.addBoth(forget)

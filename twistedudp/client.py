@@ -1,8 +1,8 @@
 """The client: calls that always end, as a service or in an ``async with``.
 
 Theory of operation: a :class:`UDPClientService` owns one :class:`~twistedudp.core.Requester`, which knows all that is
-waiting, and the pump that drives it. It resolves its server's name by the reactor's resolver when it starts, and again
-when a call is made after that failed; calls that are made meanwhile wait in the core, where their deadline runs.
+waiting, and the pump that drives it. Its :class:`ServerLookup` finds the addresses of its servers when it starts, and
+again while it runs; calls that are made before any is known wait in the core, where their deadline runs.
 Every call becomes a Deferred that fires once: with its result, with an error of :mod:`twistedudp.errors`, or on cancel.
 """
 
@@ -12,25 +12,28 @@ import enum
 import random
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 
+from ._lookup import ServerLookup, checked_servers, family_of
 from ._pump import RequestPump
-from ._resolve import resolve
-from .address import LARGEST_PAYLOAD, canonical, is_group, is_ip, is_ipv6, is_unspecified
-from .core import KEY_SIZE, Kind, Requester, RequesterSettings, message_ids
+from ._rate_limit import RateLimit
+from .address import LARGEST_PAYLOAD, is_loopback
+from .core import INTERNET, KEY_SIZE, LAN, SAFE_PAYLOAD, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
-    BroadcastNotSupported,
+    CircuitOpen,
     DecodeError,
-    HostNotFound,
-    InvalidAddress,
+    PeerUnreachable,
+    RequestTimedOut,
     ServiceNotRunning,
     TwistedUDPError,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT", "Default", "UDPClientService"]
 
 _T = TypeVar("_T")
+
+_POLICIES: Final = {"internet": INTERNET, "lan": LAN}
+
+_log = Logger(namespace="twistedudp")
 
 
 class Default(enum.Enum):
@@ -60,53 +67,82 @@ class UDPClientService(Service):
     Use it as a service (``setServiceParent``, or ``startService`` and ``stopService``) or as
     ``async with UDPClientService(reactor, host, port) as client``, which needs no Application.
 
+    Given several servers, it calls the one that answers, and asks the next where one does not: a call that was refused
+    goes on to it, and so do the retransmissions of idempotent calls; other calls stay with the server that may have run
+    them.
+
     Args:
         reactor: The reactor.
-        host: The server's name or numeric address.
-        port: Its UDP port.
+        host: The server's name or numeric address, or several servers: ``[(host, port), ...]``.
+        port: Its UDP port; to be left out where there are several.
         timeout: Seconds that a call may take where it does not say itself.
         max_datagram_size: Bytes of the largest request; the default is what our servers take by default.
         address_family: Use only the addresses of this family.
         interface: The numeric local address to send from; empty for what the kernel chooses.
         retry_refused: Go on asking a server that refuses, until the deadline: for servers that are being restarted.
+        window: Calls that may be under way to one server at once, where the network is yours and can bear it; the
+            others wait for their turn. ``None`` for congestion control: it begins with 4, grows while answers come,
+            and is halved when one fails to come (RFC 8085 section 3.1.2).
+        policy: ``"internet"``, or ``"lan"`` for a network that is yours from end to end, which repeats what is lost
+            after 0.05 to 0.2 s instead of 0.2 to 1 s.
+        breaker_threshold: Calls in a row that run out before further calls fail at once with ``CircuitOpen``; 0 for
+            never.
+        breaker_cooldown: Seconds between two calls that are sent nevertheless, to see whether the server is back.
         rng: Where message ids and jitter come from; the default is the operating system's generator.
+
+    Attributes:
+        host: The host of the first server.
+        port: Its port.
+        servers: All servers, as hosts and ports.
+        timeout: Seconds that a call may take where it does not say itself.
 
     Raises:
         InvalidAddress: The port, the host or the interface cannot be one.
         BroadcastNotSupported: The host is a broadcast or multicast address.
-        ValueError: The timeout or the size cannot be one.
+        ValueError: Another argument cannot be one.
     """
 
     def __init__(
         self,
         reactor: Any,
-        host: str,
-        port: int,
+        host: str | Sequence[tuple[str, int]],
+        port: int | None = None,
         *,
         timeout: float = 2.0,
         max_datagram_size: int = 8192,
         address_family: AddressFamily | None = None,
         interface: str = "",
         retry_refused: bool = False,
+        window: int | None = None,
+        policy: Literal["internet", "lan"] = "internet",
+        breaker_threshold: int = RequesterSettings.breaker_threshold,
+        breaker_cooldown: float = RequesterSettings.breaker_cooldown,
         rng: random.Random | None = None,
     ) -> None:
-        _check_address(host, port, interface)
-        if not 1 <= max_datagram_size <= LARGEST_PAYLOAD:
-            raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
-        self.host = host
-        self.port = port
+        self.servers = tuple(checked_servers(host, port, interface))
+        self.host, self.port = self.servers[0]
         self.timeout = _check_timeout(timeout)
         self._reactor = reactor
-        self._address_family = _family_of(interface, address_family)
+        self._address_family = family_of(interface, address_family)
         self._interface = interface
         self._rng = rng or random.SystemRandom()
-        self._settings = RequesterSettings(max_datagram_size=max_datagram_size, retry_refused=retry_refused)
+        _check_settings(max_datagram_size, window, policy, breaker_threshold, breaker_cooldown)
+        self._settings = RequesterSettings(
+            max_datagram_size=max_datagram_size,
+            retry_refused=retry_refused,
+            window=window,
+            policy=_POLICIES[policy],
+            breaker_threshold=breaker_threshold,
+            breaker_cooldown=breaker_cooldown,
+        )
+        self._large_limit = RateLimit(1, 60.0, reactor.seconds)
         self._pump = self._make_pump()
-        self._resolving: object | None = None
-        self._resolved = False
+        self._lookup = self._make_lookup(self._pump)
 
     def __repr__(self) -> str:
-        return f"<UDPClientService for {self.host} port {self.port}, {'' if self.running else 'not '}running>"
+        others = f" and {len(self.servers) - 1} more" if len(self.servers) > 1 else ""
+        running = "running" if self.running else "not running"
+        return f"<UDPClientService for {self.host} port {self.port}{others}, {running}>"
 
     @property
     def stats(self) -> RequesterStats:
@@ -114,13 +150,13 @@ class UDPClientService(Service):
         return self._pump.requester.stats
 
     def startService(self) -> None:
-        """Begin to take calls, and look up the server's name."""
+        """Begin to take calls, and look up the servers' names."""
         if self.running:
             return
         self._pump = self._make_pump()
-        self._resolved = False
+        self._lookup = self._make_lookup(self._pump)
         super().startService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
-        self._resolve()
+        self._lookup.needed()
 
     def stopService(self) -> Deferred[Any]:
         """Stop: every call that is waiting fails with ``RequestAborted``, and the local ports are closed.
@@ -129,7 +165,7 @@ class UDPClientService(Service):
             A Deferred that fires when the ports are free.
         """
         super().stopService()  # type: ignore[no-untyped-call]  # nor here
-        self._resolving = None
+        self._lookup.stop()
         pump = self._pump  # the callback of an aborted request may start the service again, with a pump of its own
         pump.requester.close()
         pump.pump()
@@ -177,10 +213,11 @@ class UDPClientService(Service):
 
         Returns:
             A Deferred that fires with the result. It fails with ``ErrorReplyReceived`` (the server said no),
-            ``RequestTimedOut`` (nothing came), ``PeerUnreachable`` (nobody listens there), ``PeerReflects`` (an echo
-            server listens there), ``HostNotFound``, ``RequestAborted`` (the service was stopped meanwhile),
-            ``ServiceNotRunning``, ``EncodeError``, ``DatagramTooLarge``, ``TooManyRequests``, or ``DecodeError`` (the
-            result is not a ``returns``). Cancelling it forgets the call.
+            ``RequestTimedOut`` (nothing came), ``CircuitOpen`` (nothing came lately, so that it was not even sent),
+            ``PeerUnreachable`` (nobody listens there), ``PeerReflects`` (an echo server listens there),
+            ``HostNotFound``, ``RequestAborted`` (the service was stopped meanwhile), ``ServiceNotRunning``,
+            ``EncodeError``, ``DatagramTooLarge``, ``TooManyRequests``, or ``DecodeError`` (the result is not a
+            ``returns``). Cancelling it forgets the call.
 
         Raises:
             ValueError: The timeout is no positive number of seconds; ``None`` is none: no call waits for ever.
@@ -203,9 +240,11 @@ class UDPClientService(Service):
             DatagramTooLarge: The parameters are too much for one datagram.
         """
         self._check_running()
-        self._pump.requester.send_notification(method, params)
+        size = self._pump.requester.send_notification(method, params)
         self._pump.pump()
-        self._resolve()
+        self._lookup.needed()
+        if size > SAFE_PAYLOAD:
+            self._warn_of_size(method, size)
 
     def echo(self, value: object, timeout: float | Default = DEFAULT) -> Deferred[Any]:
         """Send a value that comes back: from our rpc servers' method ``echo``, or from any echo server (RFC 862).
@@ -254,28 +293,38 @@ class UDPClientService(Service):
                 method, params, timeout=seconds, now=self._pump.now(), kind=kind, idempotent=idempotent
             )
         except TwistedUDPError as error:
+            if isinstance(error, CircuitOpen):
+                self._lookup.doubted()
             return fail(error)
+        if len(request.payload) > SAFE_PAYLOAD:
+            self._warn_of_size(method, len(request.payload))
         return self._deferred(request)
 
     def _deferred(self, request: PendingRequest) -> Deferred[Any]:
         deferred: Deferred[Any] = Deferred(partial(self._cancel, request))
         request.context = deferred
+        self._lookup.needed()
         self._pump.pump()
-        if not self._resolved:
-            self._resolve()
         return deferred
 
     def _cancel(self, request: PendingRequest, _: Deferred[Any]) -> None:
-        self._pump.requester.cancel(request)
+        if not request.done:
+            request.context = None  # no cycle is left for the collector
+            self._pump.requester.cancel(request, now=self._pump.now())
+            self._pump.pump()
 
     def _deliver(self, request: PendingRequest) -> None:
         deferred = cast("Deferred[object]", request.context)
+        request.context = None  # as above
         if deferred.called:
             return  # cancelled by the callback of another request that got its outcome in the same instant
-        if request.error is None:
+        error = request.error
+        if error is None:
             deferred.callback(request.result)
-        else:
-            deferred.errback(request.error)
+            return
+        if isinstance(error, (RequestTimedOut, PeerUnreachable, CircuitOpen)) and self.running:
+            self._lookup.doubted()
+        deferred.errback(error)
 
     def _make_pump(self) -> RequestPump:
         msgids = message_ids(self._rng.getrandbits(8 * KEY_SIZE).to_bytes(KEY_SIZE, "big"))
@@ -288,56 +337,44 @@ class UDPClientService(Service):
                 "the client service is not running: start it with startService(), or use it in an 'async with'"
             )
 
-    def _resolve(self) -> None:
-        """Find the server's addresses, unless they are known or being looked up."""
-        if self._resolved or self._resolving is not None:
-            return
-        self._resolving = lookup = object()
-        resolve(self._reactor, self.host, self.port, self._address_family, partial(self._resolution, lookup))
+    def _make_lookup(self, pump: RequestPump) -> ServerLookup:
+        requester = pump.requester
 
-    def _resolution(self, lookup: object, addresses: list[Address]) -> None:
-        if lookup is not self._resolving:
-            return  # the service was stopped meanwhile
-        self._resolving = None
-        requester = self._pump.requester
-        if addresses:
-            self._resolved = True
-            requester.servers_resolved(addresses, now=self._pump.now())
-        else:
-            reason = f"no {self._address_family} address" if self._address_family else ""
-            requester.resolution_failed(HostNotFound(self.host, reason))
-        self._pump.pump()
+        def learnt(addresses: Sequence[Address]) -> None:
+            requester.servers_resolved(addresses, now=pump.now())
+            pump.pump()
 
+        def failed(error: TwistedUDPError) -> None:
+            requester.resolution_failed(error)
+            pump.pump()
 
-def _check_address(host: str, port: object, interface: str) -> None:
-    if not host:
-        raise InvalidAddress(f"host={host!r}: it must be a name or a numeric address")
-    if not isinstance(port, int) or not 1 <= port <= 65535:
-        raise InvalidAddress(f"port={port!r}: a server's port is from 1 to 65535")
-    host = canonical(host) if is_ip(host) else host
-    interface = canonical(interface) if is_ip(interface) else interface
-    if is_ip(host) and is_group(host):
-        raise BroadcastNotSupported(host)
-    if is_ip(host) and is_unspecified(host):
-        raise InvalidAddress(f"host={host!r}: that means every address of a machine; name one, such as 127.0.0.1")
-    try:
-        host.encode("idna")  # as the resolver will, whose error would go to the log only
-    except UnicodeError as error:
-        raise InvalidAddress(f"host={host!r}: no host can have such a name: {error}") from None
-    if interface and not is_ip(interface):
-        raise InvalidAddress(f"interface={interface!r}: it must be a numeric address of this machine")
-    if interface and is_ip(host) and is_ipv6(interface) is not is_ipv6(host):
-        raise InvalidAddress(f"interface={interface!r} and host={host!r} are of different address families")
+        return ServerLookup(self._reactor, self.servers, self._address_family, learnt, failed)
+
+    def _warn_of_size(self, method: str, size: int) -> None:
+        """Say that a datagram may be cut into fragments on its way, unless it does not leave this machine."""
+        peers = self.stats.peers
+        if not all(is_loopback(peer.address[0]) for peer in peers) and self._large_limit.allowed():
+            _log.warn(
+                "a call of {method!r} has {size:,} bytes: more than 1,200 may be cut into fragments on the way, and "
+                "the loss of one is the loss of all; send less at once (told once a minute)",
+                method=method,
+                size=size,
+            )
 
 
-def _family_of(interface: str, wanted: AddressFamily | None) -> AddressFamily | None:
-    """Return the family to use: that of the address to send from, if there is one."""
-    if not interface:
-        return wanted
-    family: AddressFamily = "ipv6" if is_ipv6(canonical(interface)) else "ipv4"
-    if wanted not in (None, family):
-        raise InvalidAddress(f"interface={interface!r} and address_family={wanted!r} contradict each other")
-    return family
+def _check_settings(
+    max_datagram_size: int, window: int | None, policy: str, breaker_threshold: int, breaker_cooldown: float
+) -> None:
+    if not 1 <= max_datagram_size <= LARGEST_PAYLOAD:
+        raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
+    if window is not None and not 1 <= window <= 65536:
+        raise ValueError(f"window={window!r}: it must be from 1 to 65,536 calls, or None")
+    if policy not in _POLICIES:
+        raise ValueError(f"policy={policy!r}: it must be one of {', '.join(map(repr, _POLICIES))}")
+    if breaker_threshold < 0:
+        raise ValueError(f"breaker_threshold={breaker_threshold!r}: it must be a number of calls, or 0 for never")
+    if not 0 < breaker_cooldown <= sys.float_info.max:
+        raise ValueError(f"breaker_cooldown={breaker_cooldown!r}: it must be a positive number of seconds")
 
 
 def _check_timeout(timeout: object) -> float:

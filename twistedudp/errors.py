@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BroadcastNotSupported",
     "CannotSend",
+    "CircuitOpen",
     "DatagramTooLarge",
     "DecodeError",
     "EncodeError",
@@ -201,6 +202,26 @@ class PeerUnreachable(RemoteError):
         self.reason = reason
 
 
+class CircuitOpen(RemoteError):
+    """The last calls to the server all ran out without an answer, so that this one was not even sent.
+
+    The difference to :class:`RequestTimedOut`: it comes at once. One call in each cool-down is let through to see
+    whether the server is back; any answer of it ends this state.
+
+    Attributes:
+        peers: The addresses that do not answer.
+        retry_in: Seconds until the next call is let through.
+    """
+
+    def __init__(self, peers: Sequence[Address], retry_in: float) -> None:
+        where = " and ".join(map(format_address, peers))
+        super().__init__(
+            f"{where} did not answer the last calls, so this one was not sent; the next will be in {retry_in:.3g} s"
+        )
+        self.peers = tuple(peers)
+        self.retry_in = retry_in
+
+
 class PeerReflects(RemoteError):
     """A call came back byte for byte: the peer is an echo server, not an rpc server.
 
@@ -223,7 +244,8 @@ class RequestTimedOut(TwistedUDPError, TimeoutError):
     ``Deferred.addTimeout`` fails with) nor ``twisted.internet.error.TimeoutError`` (a failed connection).
 
     Attributes:
-        attempts: Datagrams that were sent for the request; 0 if its server's address was not even known.
+        attempts: Datagrams that were sent for the request; 0 if its server's address was not even known, or if it had
+            to wait behind others (the window).
         elapsed: Seconds from the call to this error.
         peers: The addresses that were tried.
     """
@@ -231,7 +253,8 @@ class RequestTimedOut(TwistedUDPError, TimeoutError):
     def __init__(self, attempts: int, elapsed: float, peers: Sequence[Address] = ()) -> None:
         where = " from " + ", ".join(map(format_address, peers)) if peers else ""
         datagrams = "1 datagram" if attempts == 1 else f"{attempts} datagrams"
-        super().__init__(f"no answer{where} within {elapsed:.3g} s, after {datagrams}")
+        turn = "; its turn to be sent did not come" if not attempts else ""
+        super().__init__(f"no answer{where} within {elapsed:.3g} s, after {datagrams}{turn}")
         self.attempts = attempts
         self.elapsed = elapsed
         self.peers = tuple(peers)

@@ -8,9 +8,11 @@ from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .address import Address
 
-__all__ = ["IDatagramPlugin", "IDatagramPort", "IUnreachableReceiver", "Unreachable"]
+__all__ = ["IBatchReceiver", "IDatagramPlugin", "IDatagramPort", "IUnreachableReceiver", "Unreachable"]
 
 
 class Unreachable(NamedTuple):
@@ -42,6 +44,23 @@ class IUnreachableReceiver(Interface):
             peer: Where the datagram was sent to.
             reason: What the network said.
             quoted: The payload that the error quotes, perhaps cut short by the router.
+        """
+
+
+class IBatchReceiver(Interface):
+    """What a ``DatagramProtocol`` may provide beside its own methods, to get together what has come together.
+
+    It spares work that need not be done for each datagram, and answers written at the end of a batch leave together, so
+    that their receiver wakes up once. A port looks for the method, not for the interface. Ports that know nothing of it
+    call ``datagramReceived``, and so do ours for datagrams that were sent to a broadcast or multicast address.
+    """
+
+    def datagrams_received(datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Some datagrams have come.
+
+        Args:
+            datagrams: Their payloads and senders, in the order in which they came; at least one. How many depends on
+                how long the last batches took: a batch is to end within 4 ms.
         """
 
 

@@ -20,13 +20,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ._rate_limit import RateLimit
-from .core import Responder, ResponderSettings
+from .address import is_loopback
+from .core import SAFE_PAYLOAD, Responder, ResponderSettings
 from .errors import MethodError
 from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD
 from .methods import calling_peer, method_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .address import Address
     from .core import IncomingRequest, ResponderStats
@@ -48,10 +49,15 @@ class RPCServerProtocol(DatagramProtocol):
         max_request_size: Bytes of the largest request taken.
         max_response_size: Bytes of the largest response sent.
         max_running: Requests whose Deferred or coroutine may be waited for at once; more are answered ``busy``.
+        cache_entries: Requests whose responses are kept, so that a request that is repeated because its response was
+            lost does not run again; where there is no room, new requests are answered ``busy``.
+        cache_size: Bytes of memory that they may take.
+        cache_age: Seconds for which a response is kept after its request was last seen.
         clock: Returns seconds and does not go back; it tells how long responses are kept.
 
     Raises:
         MethodDefinitionError: One of the methods cannot be served.
+        ValueError: A bound of the cache is not positive.
     """
 
     def __init__(
@@ -61,15 +67,28 @@ class RPCServerProtocol(DatagramProtocol):
         max_request_size: int = 8192,
         max_response_size: int = 65507,
         max_running: int = 4096,
+        cache_entries: int = ResponderSettings.cache_entries,
+        cache_size: int = ResponderSettings.cache_size,
+        cache_age: float = ResponderSettings.cache_age,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = method_table(methods)
         idempotent = frozenset(name for name, served in self._table.items() if served.idempotent)
-        self._responder = Responder(ResponderSettings(max_request_size, max_response_size, max_running, idempotent))
+        if cache_entries < 1 or cache_size < 1 or not cache_age > 0:
+            raise ValueError(
+                f"cache_entries={cache_entries!r}, cache_size={cache_size!r}, cache_age={cache_age!r}: each must be "
+                "positive, since without the cache a repeated request would run twice"
+            )
+        self._responder = Responder(
+            ResponderSettings(
+                max_request_size, max_response_size, max_running, idempotent, cache_entries, cache_size, cache_age
+            )
+        )
         self._clock = clock
         self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
         self._failures: WeakKeyDictionary[Deferred[object], Failure] = WeakKeyDictionary()
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
+        self._large_limit = RateLimit(1, 60.0, clock)
         self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
 
     @property
@@ -79,10 +98,16 @@ class RPCServerProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Answer a request, run a notification, drop anything else."""
+        self.datagrams_received(((datagram, addr),))
+
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Do the same for all the datagrams that have come; their answers leave together."""
         responder = self._responder
-        responder.datagram_received(datagram, addr, now=self._clock())
-        for incoming in responder.events():
-            self._run(incoming)
+        now = self._clock()
+        for datagram, addr in datagrams:
+            responder.datagram_received(datagram, addr, now=now)
+            for incoming in responder.events():
+                self._run(incoming)
         self._flush()
 
     def doStop(self) -> None:
@@ -167,3 +192,15 @@ class RPCServerProtocol(DatagramProtocol):
                 except (OSError, MessageLengthError):
                     # Twisted's own port raises what the network did; a lost response is the caller's to ask for again.
                     self._responder.stats.rejected["send_failed"] += 1
+            if len(payload) > SAFE_PAYLOAD:
+                self._note_large(len(payload), peer)
+
+    def _note_large(self, size: int, peer: Address) -> None:
+        """Say that a response may be cut into fragments on its way, unless it does not leave this machine."""
+        self._responder.stats.large += 1
+        if not is_loopback(peer[0]) and self._large_limit.allowed():
+            self._log.warn(
+                "a response of {size:,} bytes: more than 1,200 may be cut into fragments on the way, and the loss of "
+                "one is the loss of all; return less at once (told once a minute)",
+                size=size,
+            )

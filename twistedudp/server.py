@@ -55,6 +55,11 @@ class UDPServerService(Service):
             is content with less.
         max_request_size: Bytes of the largest request where an ``RPCMethods`` is served; larger ones are counted and
             dropped. The client's own limit is its ``max_datagram_size``.
+        cache_entries: Where an ``RPCMethods`` is served: requests whose responses are kept, so that one that is
+            repeated because its response was lost does not run again. Where there is no room, new ones are answered
+            ``busy``.
+        cache_size: Bytes of memory that they may take.
+        cache_age: Seconds for which a response is kept after its request was last seen.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
 
     Attributes:
@@ -73,6 +78,9 @@ class UDPServerService(Service):
         max_datagram_size: int = 65535,
         receive_buffer: int | None = None,
         max_request_size: int = 8192,
+        cache_entries: int = 262144,
+        cache_size: int = 64 * 1024 * 1024,
+        cache_age: float = 30.0,
         bound: BoundSocket | None = None,
     ) -> None:
         self.protocol: AbstractDatagramProtocol | None = None
@@ -82,7 +90,12 @@ class UDPServerService(Service):
         self._interface = interface
         self._max_datagram_size = max_datagram_size
         self._receive_buffer = receive_buffer
-        self._max_request_size = max_request_size
+        self._rpc_options: dict[str, Any] = {
+            "max_request_size": max_request_size,
+            "cache_entries": cache_entries,
+            "cache_size": cache_size,
+            "cache_age": cache_age,
+        }
         self._protocol_or_factory = protocol_or_factory
         self._bound = bound
         self._listening: IListeningPort | None = None
@@ -168,7 +181,7 @@ class UDPServerService(Service):
         # A reactor without descriptors may be a simulated one, whose time is virtual; wall clock time may go back.
         virtual = not IReactorFDSet.providedBy(self._reactor)
         clock = self._reactor.seconds if virtual else time.monotonic
-        return as_protocol(made, max_request_size=self._max_request_size, clock=clock)
+        return as_protocol(made, clock=clock, **self._rpc_options)
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__
@@ -177,15 +190,12 @@ class UDPServerService(Service):
         return format_address(self.address or ("", self._port))
 
 
-def as_protocol(
-    servable: object, *, max_request_size: int = 8192, clock: Callable[[], float] = time.monotonic
-) -> AbstractDatagramProtocol:
+def as_protocol(servable: object, **rpc_options: Any) -> AbstractDatagramProtocol:
     """Return what a port can serve: a protocol as it is, ``RPCMethods`` inside an ``RPCServerProtocol``.
 
     Args:
         servable: The one or the other.
-        max_request_size: Bytes of the largest request, for an ``RPCMethods``.
-        clock: Returns seconds and does not go back, for an ``RPCMethods``.
+        rpc_options: What :class:`~twistedudp.protocol.RPCServerProtocol` takes beside the methods.
 
     Raises:
         TypeError: It is neither.
@@ -197,5 +207,5 @@ def as_protocol(
     if isinstance(servable, RPCMethods):
         from .protocol import RPCServerProtocol  # noqa: PLC0415  # see above
 
-        return RPCServerProtocol(servable, max_request_size=max_request_size, clock=clock)
+        return RPCServerProtocol(servable, **rpc_options)
     raise TypeError(f"{servable!r} is neither a DatagramProtocol nor an RPCMethods; a UDP server serves one of these")

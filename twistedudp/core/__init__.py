@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from ._msgids import KEY_SIZE, message_ids
 from ._pending import Kind, PendingRequest, RequesterStats
-from ._requester import Requester
+from ._requester import SAFE_PAYLOAD, Requester
 from ._responder import IncomingRequest, Responder, ResponderStats
+from ._round_trip import INTERNET, LAN, RetransmissionPolicy
+from ._servers import MAX_SERVERS, PeerStats
 from ._settings import RequesterSettings, ResponderSettings
 from ._transmit import Transmit
 
 __all__ = [
+    "INTERNET",
     "KEY_SIZE",
+    "LAN",
+    "MAX_SERVERS",
+    "SAFE_PAYLOAD",
     "IncomingRequest",
     "Kind",
+    "PeerStats",
     "PendingRequest",
     "Requester",
     "RequesterSettings",
@@ -24,6 +31,7 @@ __all__ = [
     "Responder",
     "ResponderSettings",
     "ResponderStats",
+    "RetransmissionPolicy",
     "Transmit",
     "message_ids",
 ]

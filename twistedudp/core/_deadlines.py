@@ -42,20 +42,28 @@ class DeadlineQueue:
             heapify(heap)
 
     def next_due(self) -> float | None:
-        """Return when the next request is due, or ``None`` where none is waiting."""
+        """Return when to look again, or ``None`` where nothing is waiting.
+
+        It may be too early, where the request that was due then has ended: :meth:`pop_due` sorts that out, once in the
+        time of a retransmission and not once for each request.
+        """
+        heap = self._heap
+        if not self._waiting:
+            heap.clear()
+        return heap[0][0] if heap else None
+
+    def pop_due(self, now: float) -> PendingRequest | None:
+        """Remove and return one request whose due time has come, or return ``None``."""
         heap = self._heap
         waiting = self._waiting
         while heap:
             due, msgid = heap[0]
             request = waiting.get(msgid)
-            if request is not None and request.due == due:
-                return due
-            heappop(heap)
+            if request is None or request.due != due:
+                heappop(heap)
+            elif due > now:
+                return None
+            else:
+                heappop(heap)
+                return request
         return None
-
-    def pop_due(self, now: float) -> PendingRequest | None:
-        """Remove and return one request whose due time has come, or return ``None``."""
-        due = self.next_due()
-        if due is None or due > now:
-            return None
-        return self._waiting[heappop(self._heap)[1]]

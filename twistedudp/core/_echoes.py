@@ -7,6 +7,7 @@ from different local sockets, and the answer is known by the socket that it came
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from ..address import LARGEST_PAYLOAD
@@ -30,6 +31,7 @@ class EchoTable:
 
     def __init__(self) -> None:
         self._echoes: dict[tuple[int, bytes], PendingRequest] = {}
+        self._users: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._echoes)
@@ -51,10 +53,16 @@ class EchoTable:
     def add(self, request: PendingRequest) -> None:
         """Enter an echo under its socket and bytes."""
         self._echoes[request.socket, request.payload] = request
+        self._users[request.socket] += 1
 
-    def remove(self, request: PendingRequest) -> None:
-        """Forget an echo."""
+    def remove(self, request: PendingRequest) -> bool:
+        """Forget an echo; tell whether it leaves behind a socket of its own that no other echo uses."""
         del self._echoes[request.socket, request.payload]
+        self._users[request.socket] -= 1
+        if self._users[request.socket]:
+            return False
+        del self._users[request.socket]
+        return request.socket > 0
 
     def answered_untrusted(self, payload: bytes, peer: Address, socket: int) -> PendingRequest | None:
         """Return the echo that a datagram answers, or ``None``."""

@@ -6,10 +6,12 @@ import enum
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from ..address import Address
     from ..errors import ErrorReplyReceived, TwistedUDPError
-    from ._servers import Server
+    from ._servers import PeerStats, Server, ServerList
 
 __all__ = ["Kind", "PendingRequest", "RequesterStats"]
 
@@ -26,14 +28,16 @@ class Kind(enum.Enum):
     """Its own bytes reflected; it is no message at all."""
 
 
-class PendingRequest:  # budget: all that is known of a request; slots keep it below 1 KiB with its table entries
+class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of a request
     """One request from the command that made it to its outcome.
+
+    A msgspec Struct, because one is made for every request and its constructor is in C; it takes 200 bytes.
 
     Attributes:
         msgid: Its number in the table, and on the wire unless it is raw.
         payload: The datagram; every retransmission has the same bytes.
         kind: What counts as its answer.
-        idempotent: Whether retransmissions may go to another server.
+        idempotent: Whether retransmissions may leave from another port and go to another server.
         started: When it was made; seconds on the caller's clock, as are the next three.
         deadline: When it fails if nothing has come.
         due: When something is next to be done for it.
@@ -41,9 +45,10 @@ class PendingRequest:  # budget: all that is known of a request; slots keep it b
         interval: Seconds to wait after the next transmission, before jitter.
         attempts: Datagrams transmitted so far.
         refused: The addresses whose ICMP errors quoted it so far.
-        server: The server that it was last sent to, ``None`` while no address is known.
+        server: The server that it was last sent to, ``None`` while it waits for its turn.
         asked: Every address it was sent to.
         socket: The local socket it leaves from.
+        retry_sockets: Those that were opened for its retransmissions.
         context: The caller's to set; it comes back with the outcome.
         busy: What a server said that was too busy to run it, so far.
         result: The outcome, if ``error`` is ``None``.
@@ -51,33 +56,26 @@ class PendingRequest:  # budget: all that is known of a request; slots keep it b
         done: Whether it has an outcome, or was cancelled.
     """
 
-    __slots__ = (
-        "asked", "attempts", "busy", "context", "deadline", "done", "due", "error", "idempotent", "interval", "kind",
-        "msgid", "payload", "refused", "result", "sent", "server", "socket", "started",
-    )  # fmt: skip
-
-    def __init__(  # noqa: PLR0917  # made once per request: keywords would cost a tenth of it
-        self, msgid: int, payload: bytes, kind: Kind, started: float, deadline: float, idempotent: bool
-    ) -> None:
-        self.msgid = msgid
-        self.payload = payload
-        self.kind = kind
-        self.idempotent = idempotent
-        self.started = started
-        self.deadline = deadline
-        self.due = deadline
-        self.sent = started
-        self.interval = 0.0
-        self.attempts = 0
-        self.refused: frozenset[Address] = frozenset()
-        self.server: Server | None = None
-        self.asked: tuple[Address, ...] = ()
-        self.socket = 0
-        self.context: object = None
-        self.busy: ErrorReplyReceived | None = None
-        self.result: object = None
-        self.error: TwistedUDPError | None = None
-        self.done = False
+    msgid: int
+    payload: bytes
+    kind: Kind
+    idempotent: bool
+    started: float
+    deadline: float
+    due: float
+    sent: float = 0.0
+    interval: float = 0.0
+    attempts: int = 0
+    refused: frozenset[Address] = frozenset()
+    server: Server | None = None
+    asked: tuple[Address, ...] = ()
+    socket: int = 0
+    retry_sockets: tuple[int, ...] = ()
+    context: object = None
+    busy: ErrorReplyReceived | None = None
+    result: object = None
+    error: TwistedUDPError | None = None
+    done: bool = False
 
 
 class RequesterStats:  # budget: one attribute per counter
@@ -88,38 +86,59 @@ class RequesterStats:  # budget: one attribute per counter
         notifications: Notifications accepted.
         transmitted: Datagrams handed to the network, retransmissions included.
         retransmitted: Of these, those that repeat an earlier one.
+        queued: Requests that had to wait for their turn, because the window of their server was full.
         answered: Requests that got a result.
         errors: Requests that the server answered with an error.
         busy: Times that the server was too busy to run a request, which is then sent again.
         timed_out: Requests whose deadline came.
         refused: ICMP errors that quoted a waiting request.
+        suspended: Calls that failed at once because the server's circuit breaker was open.
+        too_many: Calls refused because too many were waiting.
         cancelled: Requests cancelled by the caller.
         aborted: Requests that were waiting when the client stopped.
         failed: Requests that failed otherwise: a name that does not resolve, a peer that reflects, too large.
         not_sent: Datagrams that the local machine could not send; taken as lost.
         notifications_dropped: Notifications that could not be sent because no address became known.
+        retry_ports_short: Retransmissions that left from the usual port because too many others were open.
+        large: Requests and notifications larger than the 1,200 bytes that pass everywhere whole.
+        late: Responses to requests that had ended without one: they ran out, or were cancelled.
+        duplicate: Responses to requests that had been answered.
         rejected: Datagrams received that were no answer, by reason: ``malformed``, ``not_a_response``, ``unmatched``
-            (no such request is waiting: late, duplicate or forged), ``wrong_peer``, ``unmatched_icmp``.
+            (no such request is known), ``wrong_peer``, ``unmatched_icmp``.
     """
 
     __slots__ = (
-        "aborted", "answered", "busy", "cancelled", "errors", "failed", "not_sent", "notifications",
-        "notifications_dropped", "refused", "rejected", "requests", "retransmitted", "timed_out", "transmitted",
+        "_servers", "aborted", "answered", "busy", "cancelled", "duplicate", "errors", "failed", "large", "late",
+        "not_sent", "notifications", "notifications_dropped", "queued", "refused", "rejected", "requests",
+        "retransmitted", "retry_ports_short", "suspended", "timed_out", "too_many", "transmitted",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, servers: ServerList) -> None:
+        self._servers = servers
         self.requests = 0
         self.notifications = 0
         self.transmitted = 0
         self.retransmitted = 0
+        self.queued = 0
         self.answered = 0
         self.errors = 0
         self.busy = 0
         self.timed_out = 0
         self.refused = 0
+        self.suspended = 0
+        self.too_many = 0
         self.cancelled = 0
         self.aborted = 0
         self.failed = 0
         self.not_sent = 0
         self.notifications_dropped = 0
+        self.retry_ports_short = 0
+        self.large = 0
+        self.late = 0
+        self.duplicate = 0
         self.rejected: Counter[str] = Counter()
+
+    @property
+    def peers(self) -> tuple[PeerStats, ...]:
+        """What is known of each of the server's addresses at present: round trip, window, circuit breaker."""
+        return self._servers.stats

@@ -1,18 +1,19 @@
-"""The client's half of the protocol: requests, their retransmission, and what counts as their answer.
+"""The client's half of the protocol: requests, their outcomes, and what counts as their answer.
 
 Theory of operation: the driving contract. There are four kinds of methods, and none of them does I/O or looks at a
 clock: *commands* (``send_request``, ``cancel``, ``close``, ...) are what the caller wants; *inputs*
 (``datagram_received``, ``peer_unreachable``, ``deadline_reached``, ``servers_resolved``, ...) are what happened;
-*outputs* (``transmits``, ``next_deadline``, ``events``) are what is to be done about it; the rest are getters. After
-any command or input the owner sends the transmits, arms its one timer at ``next_deadline``, and delivers the events,
-in this order, so that an event's receiver who calls a command finds a consistent state. ``now`` is in seconds on any
-clock that does not go back.
+*outputs* (``transmits``, ``next_deadline``, ``events``, ``unused_sockets``) are what is to be done about it; the rest
+are getters. After any command or input the owner sends the transmits, arms its one timer at ``next_deadline``, delivers
+the events and closes the unused sockets, in this order, so that an event's receiver who calls a command finds a
+consistent state. ``now`` is in seconds on any clock that does not go back.
 
-A request is in the table from its command until it has an outcome: a result, an error, or the caller's cancel. Its
-answer must come from an address that it was sent to and carry its msgid; everything else is counted and dropped. A
-retransmission has the same bytes and leaves from the same socket to the same address, so that a server can recognise
-it; those of idempotent requests go round the server's addresses instead. An ICMP error that quotes a request moves it
-on to an address that has not been tried, or fails it if there is none.
+A request is in the table from its command until it has an outcome: a result, an error, or the caller's cancel. When it
+leaves, and where to, is :mod:`twistedudp.core._dispatch`'s matter. Its answer must come from an address that it was
+sent to and carry its msgid; everything else is counted and dropped. A retransmission has the same bytes and leaves from
+the same socket to the same address, so that a server can recognise it; those of idempotent requests leave from a fresh
+socket and go round the servers instead. An ICMP error that quotes a request moves it on to an address that has not been
+tried, or fails it if there is none.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from ..errors import (
     TooManyRequests,
 )
 from ..messages import CODE_BUSY, TYPE_REQUEST, TYPE_RESPONSE, Request, Response
-from ._deadlines import DeadlineQueue
+from ._dispatch import Dispatch
 from ._echoes import EchoTable
 from ._pending import Kind, PendingRequest, RequesterStats
-from ._round_trip import MAX_TIMEOUT
+from ._recent import RecentRequests
 from ._servers import ServerList
 from ._settings import RequesterSettings
 from ._transmit import Transmit
@@ -44,13 +45,12 @@ if TYPE_CHECKING:
 
     from ..address import Address
     from ..errors import TwistedUDPError
-    from ._servers import Server
 
-__all__ = ["Requester"]
+__all__ = ["SAFE_PAYLOAD", "Requester"]
 
-_JITTER: Final = 0.5
-"""The first timeout is stretched by up to this part of it (RFC 7252's ACK_RANDOM_FACTOR 1.5), so that clients which
-lost their datagrams together do not repeat them together."""
+SAFE_PAYLOAD: Final = 1200
+"""Bytes of payload that pass practically every path whole (RFC 9000 section 14 builds on it); larger datagrams may be
+cut into fragments on the way (RFC 8085 section 3.2), of which the loss of one is the loss of all."""
 
 
 class Requester:
@@ -65,16 +65,17 @@ class Requester:
     def __init__(
         self, *, msgids: Iterator[int], random: Callable[[], float], settings: RequesterSettings | None = None
     ) -> None:
-        self.stats = RequesterStats()
         self.settings = settings or RequesterSettings()
+        self._servers = ServerList(self.settings)
+        self.stats = RequesterStats(self._servers)
         self._msgids = msgids
-        self._random = random
-        self._servers = ServerList()
         self._waiting: dict[int, PendingRequest] = {}
+        self._recent = RecentRequests()
         self._echoes = EchoTable()
         self._notifications: list[bytes] = []
-        self._deadlines = DeadlineQueue(self._waiting)
-        self._transmits: list[Transmit] = []
+        self._dispatch = Dispatch(
+            self._waiting, self._servers, self.settings, self.stats, random=random, fail=self._fail
+        )
         self._completed: list[PendingRequest] = []
 
     def __len__(self) -> int:
@@ -110,11 +111,13 @@ class Requester:
             EncodeError: A parameter cannot be sent.
             DatagramTooLarge: The parameters are too much for one datagram.
             TooManyRequests: The table is full.
+            CircuitOpen: The server has not answered for a while.
         """
         msgid = self._next_msgid()
         payload = encode_request(msgid, method, params)
-        _check_size(payload, self.settings.max_datagram_size)
-        request = PendingRequest(msgid, payload, kind, now, now + timeout, idempotent)
+        self._check_size(payload)
+        deadline = now + timeout
+        request = PendingRequest(msgid, payload, kind, idempotent or kind is Kind.ECHO, now, deadline, deadline)
         self._accept(request, now)
         return request
 
@@ -127,36 +130,46 @@ class Requester:
         Raises:
             DatagramTooLarge: More bytes than a datagram carries.
             TooManyRequests: The table is full, or too many echoes of these bytes are waiting.
+            CircuitOpen: The server has not answered for a while.
         """
-        socket = self._echoes.free_socket(payload)
-        request = PendingRequest(self._next_msgid(), payload, Kind.RAW, now, now + timeout, True)
-        request.socket = socket
+        try:
+            socket = self._echoes.free_socket(payload)
+        except TooManyRequests:
+            self.stats.too_many += 1
+            raise
+        deadline = now + timeout
+        request = PendingRequest(self._next_msgid(), payload, Kind.RAW, True, now, deadline, deadline, socket=socket)
         self._accept(request, now)
         self._echoes.add(request)
         return request
 
-    def send_notification(self, method: str, params: Sequence[object]) -> None:
+    def send_notification(self, method: str, params: Sequence[object]) -> int:
         """Call a method whose result nobody wants: one datagram, at once or as soon as the address is known.
+
+        Returns:
+            Its size in bytes.
 
         Raises:
             EncodeError: A parameter cannot be sent.
             DatagramTooLarge: The parameters are too much for one datagram.
         """
         payload = encode_notification(method, params)
-        _check_size(payload, self.settings.max_datagram_size)
+        self._check_size(payload)
         self.stats.notifications += 1
         if (server := self._servers.preferred) is not None:
-            self._transmit(payload, server, 0)
+            self._notify(payload, server.address)
         elif len(self._notifications) < self.settings.max_queued_notifications:
             self._notifications.append(payload)
         else:
             self.stats.notifications_dropped += 1
+        return len(payload)
 
-    def cancel(self, request: PendingRequest) -> None:
+    def cancel(self, request: PendingRequest, *, now: float) -> None:
         """Forget a request without an event; nothing happens if it has an outcome already."""
         if not request.done:
             self.stats.cancelled += 1
             self._forget(request)
+            self._dispatch.drain(now)
 
     def close(self) -> None:
         """Fail every waiting request with :class:`RequestAborted`, and forget the notifications that were not sent."""
@@ -169,18 +182,19 @@ class Requester:
     # Inputs
 
     def servers_resolved(self, addresses: Sequence[Address], *, now: float) -> None:
-        """Learn the server's addresses, in the order in which they are to be tried; at least one."""
-        self._servers.replace(addresses)
+        """Learn the servers' addresses, in the order in which they are to be tried; at least one."""
+        self._servers.replace(addresses, now)
+        self._dispatch.drain(now)
         server = self._servers.preferred
         assert server is not None  # noqa: S101  # there is at least one
-        for request in [request for request in self._waiting.values() if request.server is None]:
-            self._start(request, server, now)
         for payload in self._notifications:
-            self._transmit(payload, server, 0)
+            self._notify(payload, server.address)
         self._notifications.clear()
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
-        """Learn that the server's name has no address: everything that waits for one fails with ``error``."""
+        """Learn that no server has an address: everything fails that waits for one; known addresses stay in use."""
+        if len(self._servers):
+            return
         self.stats.notifications_dropped += len(self._notifications)
         self._notifications.clear()
         for request in [request for request in self._waiting.values() if request.server is None]:
@@ -193,6 +207,7 @@ class Requester:
             echo = self._echoes.answered_untrusted(payload, peer, socket)
             if echo is not None:
                 self._answer(echo, payload, peer, now)
+                self._dispatch.drain(now)
                 return
         msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
         if msgid is not None and not self._is_asked_untrusted(msgid, peer):
@@ -202,13 +217,14 @@ class Requester:
         except DecodeError:
             self.stats.rejected["malformed"] += 1
             return
-        if isinstance(message, Response):
+        if type(message) is Response:
             if msgid is not None or self._is_asked_untrusted(message.msgid, peer):
                 self._response_untrusted(message, peer, now)
-        elif isinstance(message, Request):
+        elif type(message) is Request:
             self._reflection_untrusted(message, payload, peer, now)
         else:
             self.stats.rejected["not_a_response"] += 1
+        self._dispatch.drain(now)
 
     def peer_unreachable(self, peer: Address, reason: str, quoted: bytes, socket: int = 0, *, now: float) -> None:
         """Take an ICMP error, which can be forged: one that quotes no waiting request is counted and ignored.
@@ -223,41 +239,46 @@ class Requester:
         self.stats.refused += 1
         request.refused |= {peer}
         self._servers.failed(request.server)
-        if len(request.refused) < len(self._servers):
-            self._transmit_request(request, self._servers.after(request.server), now, request.interval)
+        other = self._servers.after(request.server, request.refused)
+        if other is not None:
+            self._dispatch.transmit(request, other, now, request.interval)
         elif not self.settings.retry_refused:
             self._fail(request, PeerUnreachable(peer, reason))
+        self._dispatch.drain(now)
 
-    def send_failed(self, transmit: Transmit, error: TwistedUDPError) -> None:
+    def send_failed(self, transmit: Transmit, error: TwistedUDPError, *, now: float) -> None:
         """Learn that a transmit can never be sent, which fails its request; one that was lost is no matter for this."""
         request = self._quoted_untrusted(transmit.peer, transmit.payload, transmit.socket)
         if request is not None and request.payload == transmit.payload:
             self.stats.failed += 1
             self._fail(request, error)
+            self._dispatch.drain(now)
 
     def deadline_reached(self, *, now: float) -> None:
         """Do what is due at ``now``: retransmit, or give up."""
-        while (request := self._deadlines.pop_due(now)) is not None:
+        dispatch = self._dispatch
+        while (request := dispatch.deadlines.pop_due(now)) is not None:
             if request.deadline > now:
-                self._retransmit(request, now)
-                continue
-            self.stats.timed_out += 1
-            if request.server is not None:
-                self._servers.failed(request.server)
-            self._fail(request, request.busy or RequestTimedOut(request.attempts, now - request.started, request.asked))
+                dispatch.retransmit(request, now)
+            else:
+                self._ran_out(request, now)
+        dispatch.drain(now)
 
     # Outputs
 
     def transmits(self) -> list[Transmit]:
         """Return the datagrams to send, in order, and forget them."""
-        transmits = self._transmits
+        transmits = self._dispatch.transmits
         if transmits:
-            self._transmits = []
+            self._dispatch.transmits = []
         return transmits
 
     def next_deadline(self) -> float | None:
-        """Return when ``deadline_reached`` must be called, or ``None`` while nothing is due ever."""
-        return self._deadlines.next_due()
+        """Return when ``deadline_reached`` must be called, or ``None`` while nothing is due ever.
+
+        It may be earlier than needed: what was due then may have been answered.
+        """
+        return self._dispatch.deadlines.next_due()
 
     def events(self) -> list[PendingRequest]:
         """Return the requests that have got their outcome, in order, and forget them."""
@@ -266,6 +287,13 @@ class Requester:
             self._completed = []
         return completed
 
+    def unused_sockets(self) -> list[int]:
+        """Return the local sockets that no request needs any more, to be closed, and forget them."""
+        unused = self._dispatch.unused_sockets
+        if unused:
+            self._dispatch.unused_sockets = []
+        return unused
+
     def _next_msgid(self) -> int:
         # A request may wait for longer than the ids take to come round; its id is then skipped.
         msgid = next(self._msgids)
@@ -273,71 +301,51 @@ class Requester:
             msgid = next(self._msgids)
         return msgid
 
+    def _check_size(self, payload: bytes) -> None:
+        size, limit = len(payload), self.settings.max_datagram_size
+        if size > limit:
+            raise DatagramTooLarge(size, limit)
+        if size > SAFE_PAYLOAD:
+            self.stats.large += 1
+
     def _accept(self, request: PendingRequest, now: float) -> None:
         if len(self._waiting) >= self.settings.max_outstanding:
+            self.stats.too_many += 1
             raise TooManyRequests(f"{len(self._waiting):,} requests are waiting for their responses, the most allowed")
-        server = self._servers.preferred
-        if server is not None:
-            _check_size(request.payload, server.max_payload)
+        server = self._dispatch.server_for(request, now)
         self.stats.requests += 1
         self._waiting[request.msgid] = request
-        if server is None:
-            self._deadlines.add(request)
-        else:
-            self._start(request, server, now)
+        self._dispatch.submit(request, server, now)
 
-    def _start(self, request: PendingRequest, server: Server, now: float) -> None:
-        """Transmit a request for the first time."""
-        first = server.round_trip.first_timeout(request.deadline - request.started)
-        request.interval = first
-        self._transmit_request(request, server, now, first * (1 + _JITTER * self._random()))
-
-    def _retransmit(self, request: PendingRequest, now: float) -> None:
-        """Transmit a request again, with twice the last interval to follow."""
-        server = request.server
-        assert server is not None  # noqa: S101  # until it has one, nothing but its deadline is due
-        self.stats.retransmitted += 1
-        request.interval = min(2 * request.interval, MAX_TIMEOUT)
-        server = self._servers.after(server) if request.idempotent else server
-        self._transmit_request(request, server, now, request.interval)
-
-    def _transmit_request(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
-        """Transmit a request to a server and look at it again after ``wait`` seconds."""
-        if server is not request.server:
-            if len(request.payload) > server.max_payload:
-                self.stats.failed += 1
-                self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
-                return
-            request.server = server
-            if server.address not in request.asked:
-                request.asked += (server.address,)
-        request.attempts += 1
-        request.sent = now
-        request.due = min(now + wait, request.deadline)
-        self._deadlines.add(request)
-        self._transmit(request.payload, server, request.socket)
-
-    def _transmit(self, payload: bytes, server: Server, socket: int) -> None:
+    def _notify(self, payload: bytes, peer: Address) -> None:
         self.stats.transmitted += 1
-        self._transmits.append(Transmit(payload, server.address, socket))
+        self._dispatch.transmits.append(Transmit(payload, peer, 0))
 
     def _is_asked_untrusted(self, msgid: int, peer: Address) -> bool:
         """Tell whether a request with this msgid waits for a response from this peer; count the datagram if not."""
         request = self._waiting.get(msgid)
-        if request is None or request.kind is Kind.RAW:
-            self.stats.rejected["unmatched"] += 1
-            return False
-        if peer not in request.asked:
+        if request is not None and request.kind is not Kind.RAW:
+            if peer in request.asked:
+                return True
             self.stats.rejected["wrong_peer"] += 1
             return False
-        return True
+        answered = self._recent.was_answered(msgid)
+        server = None if answered is None else self._servers.at(peer)
+        if server is None:
+            self.stats.rejected["unmatched" if answered is None else "wrong_peer"] += 1
+        elif answered:
+            self.stats.duplicate += 1
+        else:
+            self.stats.late += 1
+            server.breaker.answered()
+        return False
 
     def _response_untrusted(self, response: Response, peer: Address, now: float) -> None:
         request = self._waiting[response.msgid]
         if response.error is None:
             self._answer(request, response.result, peer, now)
             return
-        self._heard(request, peer, now)
+        self._dispatch.heard(request, peer, now)
         error = ErrorReplyReceived.from_untrusted(response.error)
         if error.code == CODE_BUSY:  # it was not run: it is sent again when its time comes
             self.stats.busy += 1
@@ -365,36 +373,29 @@ class Requester:
             return request
         return self._echoes.quoted_untrusted(quoted, peer, socket)
 
-    def _heard(self, request: PendingRequest, peer: Address, now: float) -> None:
-        """Learn from an answer which server lives and how far away it is."""
-        server = request.server if request.server and request.server.address == peer else self._servers.at(peer)
-        if server is None:
-            return
-        self._servers.answered(server)
-        if request.attempts == 1:
-            server.round_trip.sampled(now - request.sent)
-        else:
-            server.round_trip.answered_late(request.interval)
-
     def _answer(self, request: PendingRequest, result: object, peer: Address, now: float) -> None:
-        self._heard(request, peer, now)
+        self._dispatch.heard(request, peer, now)
         self.stats.answered += 1
         request.result = result
-        self._forget(request)
+        self._forget(request, answered=True)
         self._completed.append(request)
+
+    def _ran_out(self, request: PendingRequest, now: float) -> None:
+        self.stats.timed_out += 1
+        self._dispatch.ran_out(request, now)
+        error = request.busy or RequestTimedOut(request.attempts, now - request.started, request.asked)
+        self._fail(request, error)
 
     def _fail(self, request: PendingRequest, error: TwistedUDPError) -> None:
         request.error = error
-        self._forget(request)
+        self._forget(request, answered=isinstance(error, ErrorReplyReceived) and request.busy is None)
         self._completed.append(request)
 
-    def _forget(self, request: PendingRequest) -> None:
+    def _forget(self, request: PendingRequest, *, answered: bool = False) -> None:
         request.done = True
         del self._waiting[request.msgid]
-        if request.kind is Kind.RAW:
-            self._echoes.remove(request)
-
-
-def _check_size(payload: bytes, limit: int) -> None:
-    if len(payload) > limit:
-        raise DatagramTooLarge(len(payload), limit)
+        self._dispatch.ended(request)
+        if request.kind is not Kind.RAW:
+            self._recent.ended(request.msgid, answered)
+        elif self._echoes.remove(request):
+            self._dispatch.unused_sockets.append(request.socket)

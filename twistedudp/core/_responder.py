@@ -61,19 +61,21 @@ class ResponderStats:
         requests: Requests handed out to be run.
         notifications: Notifications handed out to be run.
         responses: Results sent.
-        errors: Errors sent, by code.
-        repeated: Requests that had been let in before and did not run again.
+        errors: Errors sent, by code: ``busy`` where there was no room for a request.
+        repeated: Requests that had been let in before and did not run again: hits of the response cache.
+        large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
             ``source_port_zero``, ``busy`` (notifications only: requests are answered).
     """
 
-    __slots__ = ("errors", "notifications", "rejected", "repeated", "requests", "responses")
+    __slots__ = ("errors", "large", "notifications", "rejected", "repeated", "requests", "responses")
 
     def __init__(self) -> None:
         self.requests = 0
         self.notifications = 0
         self.responses = 0
         self.repeated = 0
+        self.large = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 

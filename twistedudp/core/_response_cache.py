@@ -7,11 +7,13 @@ goes on, whose response will answer it too. An entry is kept until nobody has as
 several times what lies between two tries of a client. It is never given up sooner: where the cache is full, a new
 request is not let in, rather than run without this protection.
 
-The table is a dict, whose order is that of the last sights; expiry looks at its front only.
+The table is in the order of the last sights, and expiry looks at its front only. It is an ``OrderedDict``, since a dict
+whose front entries were removed is searched from its very beginning each time.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -57,17 +59,17 @@ class ResponseCache:
         self._max_entries = max_entries
         self._max_size = max_size
         self._max_age = max_age
-        self._entries: dict[tuple[Address, bytes], CachedResponse] = {}
+        self._entries: OrderedDict[tuple[Address, bytes], CachedResponse] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def repeated(self, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
         """Return the entry of a request that was let in before, which counts as a sight of it, or ``None``."""
-        entry = self._entries.pop((peer, payload), None)
+        entry = self._entries.get((peer, payload))
         if entry is None:
             return None
-        self._entries[entry.key] = entry
+        self._entries.move_to_end(entry.key)
         if entry.seen + self._max_age < now:
             self._remove(entry)
             return None

@@ -4,27 +4,39 @@ Theory of operation: RFC 6298. Each unambiguous round trip updates a smoothed ti
 timeout is SRTT + 4 RTTVAR. A response to a request that was sent more than once is no sample, since it cannot be known
 which datagram it answers (Karn's rule); instead the backed-off timeout that led to it is kept until a sample comes, or
 else a path whose round trip is longer than the timeout would never yield one (RFC 6298 section 5.5 to 5.7).
-Where nothing is known the caller's deadline decides: an eighth of it, at most the 1 s of RFC 6298 section 2.1, so that
-a call of 2 s makes four tries.
+Where nothing is known the caller's deadline decides: an eighth of it, at most the policy's first timeout, so that a
+call of 2 s makes four tries.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["FIRST_TIMEOUT", "MAX_TIMEOUT", "MIN_TIMEOUT", "RoundTrip"]
+__all__ = ["INTERNET", "LAN", "RetransmissionPolicy", "RoundTrip"]
 
-FIRST_TIMEOUT: Final = 1.0
-"""Seconds before the first retransmission where no round trip is known (RFC 6298 section 2.1)."""
+
+class RetransmissionPolicy(NamedTuple):
+    """The bounds of the time between two tries of a request, all in seconds."""
+
+    first_timeout: float
+    """Before the first retransmission where no round trip is known and the call's timeout leaves room for it."""
+    min_timeout: float
+    """At least this between two tries, once a round trip is known."""
+    max_timeout: float
+    """At most this between two tries."""
+
+
+INTERNET: Final = RetransmissionPolicy(first_timeout=1.0, min_timeout=0.2, max_timeout=3.0)
+"""For any network. The first timeout is that of RFC 6298 section 2.1. The floor is below the 1 s of its section 2.4, as
+practice is: Linux has 0.2 s in TCP and in sunrpc over UDP. RFC 8085 section 3.1.3 allows a datagram every 3 s to a peer
+that answers nothing."""
+
+LAN: Final = RetransmissionPolicy(first_timeout=0.2, min_timeout=0.05, max_timeout=3.0)
+"""For a network that is yours from end to end, a controlled environment as RFC 8085 section 3.6 has it: a lost datagram
+is made good sooner, at the price of needless repeats where a server is slow to answer."""
 
 FIRST_SHARE: Final = 8
-"""... or this part of the call's timeout, where that is shorter."""
-
-MIN_TIMEOUT: Final = 0.2
-"""Seconds; below the 1 s of RFC 6298 section 2.4, as practice is (Linux has 0.2 s in TCP and in sunrpc over UDP)."""
-
-MAX_TIMEOUT: Final = 3.0
-"""Seconds between two tries: RFC 8085 section 3.1.3 allows one datagram every 3 s to a peer that answers nothing."""
+"""Where no round trip is known, the first timeout is at most this part of the call's timeout."""
 
 _CLOCK_GRANULARITY: Final = 0.001  # G of RFC 6298 section 2.3: reactors wake up by the millisecond
 
@@ -32,17 +44,22 @@ _CLOCK_GRANULARITY: Final = 0.001  # G of RFC 6298 section 2.3: reactors wake up
 class RoundTrip:
     """What is known of the round trips to one peer.
 
+    Args:
+        policy: The bounds to keep.
+
     Attributes:
         smoothed: SRTT in seconds, or ``None`` before the first sample.
         variation: RTTVAR in seconds.
+        timeout: The retransmission timeout in seconds, or ``None`` while nothing is known.
     """
 
-    __slots__ = ("_timeout", "smoothed", "variation")
+    __slots__ = ("_policy", "smoothed", "timeout", "variation")
 
-    def __init__(self) -> None:
+    def __init__(self, policy: RetransmissionPolicy = INTERNET) -> None:
+        self._policy = policy
         self.smoothed: float | None = None
         self.variation = 0.0
-        self._timeout: float | None = None
+        self.timeout: float | None = None
 
     def first_timeout(self, call_timeout: float) -> float:
         """Return the seconds to wait before a call's first retransmission, before jitter.
@@ -50,21 +67,23 @@ class RoundTrip:
         Args:
             call_timeout: The seconds that the whole call may take.
         """
-        if self._timeout is None:
-            return min(FIRST_TIMEOUT, call_timeout / FIRST_SHARE)
-        return self._timeout
+        if self.timeout is None:
+            return min(self._policy.first_timeout, call_timeout / FIRST_SHARE)
+        return self.timeout
 
     def sampled(self, seconds: float) -> None:
         """Learn from a response to a request that was sent once (RFC 6298 sections 2.2 and 2.3)."""
-        if self.smoothed is None:
-            self.smoothed = seconds
-            self.variation = seconds / 2
+        smoothed = self.smoothed
+        if smoothed is None:
+            self.smoothed = smoothed = seconds
+            self.variation = variation = seconds / 2
         else:
-            self.variation += (abs(self.smoothed - seconds) - self.variation) / 4
-            self.smoothed += (seconds - self.smoothed) / 8
-        timeout = self.smoothed + max(_CLOCK_GRANULARITY, 4 * self.variation)
-        self._timeout = min(max(timeout, MIN_TIMEOUT), MAX_TIMEOUT)
+            self.variation = variation = self.variation + (abs(smoothed - seconds) - self.variation) / 4
+            self.smoothed = smoothed = smoothed + (seconds - smoothed) / 8
+        _, low, high = self._policy
+        timeout = smoothed + max(_CLOCK_GRANULARITY, 4 * variation)
+        self.timeout = min(max(timeout, low), high)
 
     def answered_late(self, backed_off: float) -> None:
         """Learn from a response to a request that was sent again: keep its backed-off timeout until a sample comes."""
-        self._timeout = max(self._timeout or 0.0, min(backed_off, MAX_TIMEOUT))
+        self.timeout = max(self.timeout or 0.0, min(backed_off, self._policy.max_timeout))

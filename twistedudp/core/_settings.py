@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ._breaker import COOL_DOWN, THRESHOLD
+from ._round_trip import INTERNET
+
+if TYPE_CHECKING:
+    from ._round_trip import RetransmissionPolicy
 
 __all__ = ["RequesterSettings", "ResponderSettings"]
 
@@ -16,13 +23,26 @@ class RequesterSettings:
         max_outstanding: Requests that may wait at once; more are refused with :class:`TooManyRequests`. The default
             needs 256 MiB at most.
         max_queued_notifications: Notifications that may wait for the server's address; more are dropped and counted.
+        max_retry_ports: Local ports that may be open at once for retransmissions of idempotent requests, of which
+            each wants a fresh one; where there is none the usual one does.
         retry_refused: Go on retransmitting to a server that refuses, until the deadline.
+        window: Requests that may be in flight to each server at once; ``None`` for congestion control.
+        policy: The bounds of the time between two tries.
+        breaker_threshold: Calls in a row without an answer before a server's circuit breaker opens; 0 for never.
+        breaker_cooldown: Seconds between two calls that are let through while it is open.
+        peer_age: Seconds without an answer after which what is known of a server is out of date: paths change.
     """
 
     max_datagram_size: int = 8192
     max_outstanding: int = 262144
     max_queued_notifications: int = 1024
+    max_retry_ports: int = 64
     retry_refused: bool = False
+    window: int | None = None
+    policy: RetransmissionPolicy = INTERNET
+    breaker_threshold: int = THRESHOLD
+    breaker_cooldown: float = COOL_DOWN
+    peer_age: float = 600.0
 
 
 @dataclass(frozen=True)

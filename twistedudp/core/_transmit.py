@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..address import Address
 
-__all__ = ["Transmit"]
+__all__ = ["Transmit", "new_transmit"]
 
 
 class Transmit(NamedTuple):
@@ -17,3 +20,7 @@ class Transmit(NamedTuple):
     peer: Address
     socket: int
     """Which local socket it leaves from: 0 is the usual one, others exist where a request needs its own port."""
+
+
+new_transmit: Final[Callable[[tuple[bytes, Address, int]], Transmit]] = partial(tuple.__new__, Transmit)
+"""Makes one from a tuple in half the time: one is made for every datagram."""

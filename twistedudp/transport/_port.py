@@ -116,6 +116,7 @@ class DatagramPort:
         *,
         receive_buffer: int | None = None,
         bound: BoundSocket | None = None,
+        return_path: bool = True,
     ) -> None:
         if interface and family_of(interface) is None:
             raise invalid_address(interface, "not an IPv4 or IPv6 address.")
@@ -131,6 +132,7 @@ class DatagramPort:
         self.stats = DatagramStats()
         self._receive_buffer = receive_buffer
         self._bound = bound
+        self._return_path = return_path
         self._host: Address = (self.interface or "0.0.0.0", self.port)  # noqa: S104  # what "" stands for
         self._life: _Life | None = None
         self._closing: IDelayedCall | None = None
@@ -290,7 +292,9 @@ class DatagramPort:
         handle = bound.take()
         self.stats.receive_buffer = bound.receive_buffer
         reports = UnreachableReports(handle, self.protocol, self.stats, self.reactor)
-        routes = Routes(handle, self.stats, wildcard=bound.wildcard, to_group=bound.to_group)
+        routes = Routes(
+            handle, self.stats, wildcard=bound.wildcard, to_group=bound.to_group, return_path=self._return_path
+        )
         backend = ScalarBackend(handle, self.protocol, self.stats, routes, reports, size_limit=self.max_datagram_size)
         epoll = None
         if _kernel.LINUX:
@@ -329,6 +333,7 @@ def listen(
     *,
     receive_buffer: int | None = None,
     bound: BoundSocket | None = None,
+    return_path: bool = True,
 ) -> IListeningPort:
     """Listen on a UDP port; the arguments are those of ``reactor.listenUDP``.
 
@@ -342,6 +347,8 @@ def listen(
         receive_buffer: The receive buffer to ask the kernel for, in bytes; a smaller one granted is logged once. None
             asks for 4 MiB and is content with less.
         bound: A socket from :func:`bind` to listen on; ``port``, ``interface`` and ``receive_buffer`` are its own.
+        return_path: Let answers leave from the address that was asked, where the port has several. A client, which
+            answers nobody, saves a microsecond for each datagram without.
 
     Returns:
         A :class:`DatagramPort`, or what ``reactor.listenUDP`` returned.
@@ -361,6 +368,7 @@ def listen(
             max_datagram_size,
             receive_buffer=receive_buffer,
             bound=bound,
+            return_path=return_path,
         )
         own.startListening()
         return own

@@ -43,7 +43,15 @@ class Routes:
         receive: Returns the next datagram and its sender; takes the size of the buffer.
     """
 
-    def __init__(self, handle: socket.socket, stats: DatagramStats, *, wildcard: bool, to_group: bool) -> None:
+    def __init__(
+        self,
+        handle: socket.socket,
+        stats: DatagramStats,
+        *,
+        wildcard: bool,
+        to_group: bool,
+        return_path: bool = True,
+    ) -> None:
         self.current: Route | None = None
         self.to_group = to_group
         self._handle = handle
@@ -54,7 +62,7 @@ class Routes:
         self._names: TwoGenerations[SockAddr, Address] = TwoGenerations()
         self._paths: dict[bytes, _kernel.ReturnPath] = {}
         self.receive: Callable[[int], tuple[bytes, Any]] = handle.recvfrom
-        if wildcard and _kernel.LINUX:
+        if wildcard and return_path and _kernel.LINUX:
             self.receive = self._receive_asked
         elif self._ipv6:
             self.receive = self._receive_named

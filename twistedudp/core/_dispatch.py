@@ -1,0 +1,223 @@
+"""When a request leaves, where to, and from which local socket.
+
+Theory of operation: a request is *submitted* once. It leaves at once if the window of its server has room; else, or
+while no address is known, it joins one queue, in order, where its deadline runs. Whatever makes room (an answer, a
+failure, a cancel, a new address) is followed by :meth:`Dispatch.drain`. A request that is under way counts in the
+window of the server that it was last sent to; its retransmissions need no room of their own.
+
+All due times stand in one :class:`DeadlineQueue`. A queued request is due at its deadline, one under way when it is to
+be sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ..errors import CircuitOpen, DatagramTooLarge
+from ._deadlines import DeadlineQueue
+from ._pending import Kind
+from ._transmit import new_transmit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..address import Address
+    from ..errors import TwistedUDPError
+    from ._pending import PendingRequest, RequesterStats
+    from ._servers import Server, ServerList
+    from ._settings import RequesterSettings
+    from ._transmit import Transmit
+
+__all__ = ["Dispatch"]
+
+_JITTER: Final = 0.5
+"""The first timeout is stretched by up to this part of it (RFC 7252's ACK_RANDOM_FACTOR 1.5), so that clients which
+lost their datagrams together do not repeat them together."""
+
+_FIRST_RETRY_SOCKET: Final = 1 << 16
+"""Sockets below are those of raw echoes; each retransmission that wants a socket of its own takes the next number."""
+
+_MIN_REBUILD: Final = 1024  # entries of the queue; below this, sweeping it would save nothing
+
+
+class Dispatch:
+    """The servers, the queue before them, and what is to be sent.
+
+    Args:
+        waiting: The waiting requests by msgid, the owner's own table.
+        servers: The servers' addresses.
+        settings: Those of the requester.
+        stats: Its counters.
+        random: Returns a float in [0, 1) for the jitter.
+        fail: Called with a request that cannot be sent, and why.
+
+    Attributes:
+        servers: The known addresses.
+        deadlines: When something is due for which request.
+        transmits: The datagrams to be sent, in order.
+        unused_sockets: The local sockets that no request needs any more.
+    """
+
+    def __init__(
+        self,
+        waiting: dict[int, PendingRequest],
+        servers: ServerList,
+        settings: RequesterSettings,
+        stats: RequesterStats,
+        *,
+        random: Callable[[], float],
+        fail: Callable[[PendingRequest, TwistedUDPError], None],
+    ) -> None:
+        self.servers = servers
+        self.deadlines = DeadlineQueue(waiting)
+        self.transmits: list[Transmit] = []
+        self.unused_sockets: list[int] = []
+        self._settings = settings
+        self._random = random
+        self._stats = stats
+        self._fail = fail
+        self._queue: deque[PendingRequest] = deque()
+        self._waiting = waiting
+        self._retry_sockets = 0
+        self._next_retry_socket = _FIRST_RETRY_SOCKET
+
+    def server_for(self, request: PendingRequest, now: float) -> Server | None:
+        """Return the server that a new request is to go to at once, or ``None`` where it has to wait for its turn.
+
+        Raises:
+            CircuitOpen: No server answers at present.
+            DatagramTooLarge: The address family of its server does not carry so much.
+        """
+        servers = self.servers
+        if not len(servers):
+            return None
+        server = servers.choose(now)
+        if server is None:
+            self._stats.suspended += 1
+            raise self._circuit_open(now)
+        if len(request.payload) > server.max_payload:
+            raise DatagramTooLarge(len(request.payload), server.max_payload)
+        if self._queue or server.window.is_full():
+            self._stats.queued += 1
+            return None
+        return server
+
+    def submit(self, request: PendingRequest, server: Server | None, now: float) -> None:
+        """Transmit a new request to the server that was found for it, or let it wait for its turn."""
+        if server is not None:
+            self._start(request, server, now)
+            return
+        self._queue.append(request)
+        if len(self._queue) > _MIN_REBUILD and len(self._queue) > 2 * len(self._waiting):
+            self._queue = deque(queued for queued in self._queue if not queued.done)
+        self.deadlines.add(request)
+
+    def drain(self, now: float) -> None:
+        """Transmit the queued requests for which there is room now; fail them where no server answers."""
+        queue = self._queue
+        while queue:
+            request = queue[0]
+            if not request.done:
+                if not len(self.servers):
+                    return
+                server = self.servers.choose(now)
+                if server is None:
+                    self._stats.suspended += 1
+                    self._fail(request, self._circuit_open(now))
+                elif server.window.is_full():
+                    return
+                else:
+                    self._start(request, server, now)
+            queue.popleft()
+
+    def retransmit(self, request: PendingRequest, now: float) -> None:
+        """Transmit a request again, with twice the last interval to follow."""
+        server = request.server
+        assert server is not None  # noqa: S101  # while it is queued, nothing but its deadline is due
+        self._stats.retransmitted += 1
+        server.window.timed_out(request.sent, now)
+        request.interval = min(2 * request.interval, self._settings.policy.max_timeout)
+        if request.idempotent:
+            server = self.servers.after(server) or server
+            if request.kind is not Kind.RAW:  # which is known by its socket
+                self._change_socket(request)
+        self.transmit(request, server, now, request.interval)
+
+    def transmit(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
+        """Transmit a request to a server and look at it again after ``wait`` seconds."""
+        if server is not request.server:
+            if len(request.payload) > server.max_payload:
+                self._stats.failed += 1
+                self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
+                return
+            if request.server is None:
+                request.asked = server.alone
+            else:
+                request.server.window.in_flight -= 1
+                if server.address not in request.asked:
+                    request.asked += server.alone
+            request.server = server
+            server.window.in_flight += 1
+        request.attempts += 1
+        request.sent = now
+        due = now + wait
+        request.due = due if due < request.deadline else request.deadline  # noqa: FURB136  # min() takes twice as long
+        self.deadlines.add(request)
+        self._stats.transmitted += 1
+        self.transmits.append(new_transmit((request.payload, server.address, request.socket)))
+
+    def ended(self, request: PendingRequest) -> None:
+        """Learn that a request has an outcome; what it held is free."""
+        if request.server is not None:
+            request.server.window.in_flight -= 1
+        if request.retry_sockets:
+            self._retry_sockets -= len(request.retry_sockets)
+            self.unused_sockets += request.retry_sockets
+
+    def heard(self, request: PendingRequest, peer: Address, now: float) -> None:
+        """Learn from an answer which server lives and how far away it is."""
+        server = request.server
+        if server is None or server.address != peer:
+            server = self.servers.at(peer)
+            if server is None:
+                return
+        self.servers.answered(server, now)
+        server.window.answered()
+        if request.attempts == 1:
+            server.round_trip.sampled(now - request.sent)
+        else:
+            server.round_trip.answered_late(request.interval)
+
+    def ran_out(self, request: PendingRequest, now: float) -> None:
+        """Learn that a request's deadline has come without an answer, or with nothing but ``busy``."""
+        server = request.server
+        if server is None:
+            return
+        self.servers.failed(server)
+        if request.attempts == 1:  # otherwise its retransmissions have told
+            server.window.timed_out(request.sent, now)
+        for peer in () if request.busy else request.asked:
+            asked = self.servers.at(peer)
+            if asked is not None:
+                asked.breaker.ran_out(now)
+
+    def _start(self, request: PendingRequest, server: Server, now: float) -> None:
+        """Transmit a request for the first time."""
+        if server.breaker.is_open:
+            server.breaker.let_through(now)
+        first = server.round_trip.first_timeout(request.deadline - now)
+        request.interval = first
+        self.transmit(request, server, now, first * (1 + _JITTER * self._random()))
+
+    def _change_socket(self, request: PendingRequest) -> None:
+        if self._retry_sockets >= self._settings.max_retry_ports:
+            self._stats.retry_ports_short += 1
+            return
+        self._retry_sockets += 1
+        request.socket = self._next_retry_socket
+        request.retry_sockets += (request.socket,)
+        self._next_retry_socket += 1
+
+    def _circuit_open(self, now: float) -> CircuitOpen:
+        return CircuitOpen([peer.address for peer in self.servers.stats], self.servers.retry_in(now))
