@@ -43,6 +43,9 @@ class ServerLookup:
         family: Leave out the addresses of the other family.
         learnt: Called with all addresses, in the servers' order, whenever some may have changed; never with none.
         failed: Called with the reason when every look-up is over and no address is known.
+
+    Attributes:
+        is_final: Whether all addresses are known and there is nothing to be looked up ever.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ServerLookup:
         self._found: dict[int, list[Address]] = {}
         self._running: dict[int, object] = {}
         self._due = -math.inf
+        self.is_final = False
 
     def stop(self) -> None:
         """Take no answer any more."""
@@ -95,8 +99,8 @@ class ServerLookup:
             self._found[number] = addresses
         over = not self._running
         if over:
-            numeric = len(self._found) == len(self._servers) and all(is_ip(host) for host, _ in self._servers)
-            self._due = math.inf if numeric else self._reactor.seconds() + LOOKUP_AGE
+            self.is_final = len(self._found) == len(self._servers) and all(is_ip(host) for host, _ in self._servers)
+            self._due = math.inf if self.is_final else self._reactor.seconds() + LOOKUP_AGE
         if self._found and (addresses or over):
             self._learnt([address for server in sorted(self._found) for address in self._found[server]])
         elif over:

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import struct
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # it ships no annotations
 
 from .errors import DecodeError, EncodeError, LimitExceeded
-from .messages import TYPE_NOTIFICATION, TYPE_REQUEST, TYPE_RESPONSE, Notification, Request, Response
+from .messages import TYPE_NOTIFICATION, TYPE_REQUEST, TYPE_RESPONSE, Notification, new_request, new_response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .messages import Message
 
@@ -79,6 +80,8 @@ def _element_sizes() -> bytes:
 _SIZES: Final = _element_sizes()
 _UINT32: Final = 0xCE
 _MSGID_END: Final = 7  # after the list's header, the type, the header of a uint32, and itself
+_HEAD: Final[Callable[[bytes], tuple[int, int, int, int]]] = struct.Struct(">BBBI").unpack_from
+_FOUR_FIELDS: Final = 0x94
 _MSGID_WIDTHS: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4}
 # Strings, bytes and extensions whose length follows: the bytes of that length, and what follows it beside the content.
 _COUNTED: Final = {
@@ -197,25 +200,20 @@ def decode_untrusted(payload: bytes) -> Message:
     unpacked = _unpack_untrusted(payload)
     if type(unpacked) is not list or not unpacked or type(unpacked[0]) is not int:
         raise DecodeError("not a MessagePack-RPC message: not a list that begins with its type")
-    kind = unpacked[0]
-    if kind == TYPE_REQUEST and len(unpacked) == 4:
-        _, msgid, method, params = unpacked
-        if type(method) is str and type(params) is list:
-            return Request(_msgid_untrusted(msgid), method, params)
-    elif kind == TYPE_RESPONSE and len(unpacked) == 4:
-        _, msgid, error, result = unpacked
-        return Response(_msgid_untrusted(msgid), error, result)
-    elif kind == TYPE_NOTIFICATION and len(unpacked) == 3:
-        _, method, params = unpacked
-        if type(method) is str and type(params) is list:
+    if len(unpacked) == 4:
+        kind, msgid, third, fourth = unpacked
+        if type(msgid) is not int or not 0 <= msgid <= MAX_MSGID:
+            raise DecodeError("a msgid must be an integer from 0 to 2**32 - 1")
+        if kind == TYPE_RESPONSE:
+            return new_response((msgid, third, fourth))
+        if kind == TYPE_REQUEST and type(third) is str and type(fourth) is list:
+            return new_request((msgid, third, fourth))
+    elif len(unpacked) == 3:
+        kind, method, params = unpacked
+        if kind == TYPE_NOTIFICATION and type(method) is str and type(params) is list:
             return Notification(method, params)
+    kind = unpacked[0]
     raise DecodeError(f"not a MessagePack-RPC message: type {kind} with {len(unpacked)} fields of the wrong kinds")
-
-
-def _msgid_untrusted(msgid: object) -> int:
-    if type(msgid) is not int or not 0 <= msgid <= MAX_MSGID:
-        raise DecodeError("a msgid must be an integer from 0 to 2**32 - 1")
-    return msgid
 
 
 def peek_msgid_untrusted(payload: bytes, kind: int) -> int | None:
@@ -229,13 +227,18 @@ def peek_msgid_untrusted(payload: bytes, kind: int) -> int | None:
         The msgid, or ``None`` where the bytes are not the beginning of such a message as every encoder writes it.
         Cannot fail.
     """
-    if len(payload) < 3 or payload[0] != 0x94 or payload[1] != kind:
+    size = len(payload)
+    if size >= _MSGID_END:
+        head, type_, first, msgid = _HEAD(payload)
+        if first == _UINT32 and type_ == kind and head == _FOUR_FIELDS:  # as almost all msgids are
+            return msgid
+    if size < 3 or payload[0] != _FOUR_FIELDS or payload[1] != kind:
         return None
     first = payload[2]
     if first < 0x80:
         return first
     width = _MSGID_WIDTHS.get(first)
-    if width is None or len(payload) < 3 + width:
+    if width is None or size < 3 + width:
         return None
     return int.from_bytes(payload[3 : 3 + width], "big")
 
@@ -246,7 +249,9 @@ def encode_request(msgid: int, method: str, params: Sequence[object]) -> bytes:
     Raises:
         EncodeError: A parameter cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_REQUEST, msgid, method, params), 1, method=method, params=params)
+    if not isinstance(method, str):
+        raise EncodeError("it must be text", "method")
+    return _encode((TYPE_REQUEST, msgid, method, params), 1)
 
 
 def encode_notification(method: str, params: Sequence[object]) -> bytes:
@@ -255,7 +260,9 @@ def encode_notification(method: str, params: Sequence[object]) -> bytes:
     Raises:
         EncodeError: A parameter cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_NOTIFICATION, method, params), 2, method=method, params=params)
+    if not isinstance(method, str):
+        raise EncodeError("it must be text", "method")
+    return _encode((TYPE_NOTIFICATION, method, params), 2)
 
 
 def encode_response(msgid: int, error: object, result: object) -> bytes:
@@ -264,19 +271,16 @@ def encode_response(msgid: int, error: object, result: object) -> bytes:
     Raises:
         EncodeError: The value cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_RESPONSE, msgid, error, result), 0, error=error, result=result)
+    return _encode((TYPE_RESPONSE, msgid, error, result), 0)
 
 
-def _encode(message: tuple[object, ...], own_containers: int, **parts: object) -> bytes:
+def _encode(message: tuple[object, ...], own_containers: int) -> bytes:
     """Encode a message and make sure that a decoder with the limits of this module takes it.
 
     Args:
         message: The whole message.
         own_containers: How many lists it has itself: behind its msgid, if it has one.
-        parts: Its parts that come from the caller, by the names that an error's path begins with.
     """
-    if not isinstance(parts.get("method", ""), str):
-        raise EncodeError("it must be text", "method")
     try:
         payload: bytes = _PACKER.pack(message)
         # The four bytes of a msgid look like container headers every second time, and need no check.
@@ -284,10 +288,19 @@ def _encode(message: tuple[object, ...], own_containers: int, **parts: object) -
         if len(body) - len(body.translate(None, _DOUBTFUL_BYTES)) > own_containers:
             _unpack_untrusted(payload)
     except Exception as error:  # what msgpack raises for a value has no common root either
-        for name, value in parts.items():
-            _explain(name, value)
-        raise EncodeError(f"it cannot be sent: {error}", name) from error
+        raise _refusal(message, error) from error
     return payload
+
+
+def _refusal(message: tuple[object, ...], error: Exception) -> EncodeError:
+    """Return the error that says what in a message cannot be sent."""
+    names = ("error", "result") if message[0] == TYPE_RESPONSE else ("method", "params")
+    try:
+        for name, value in zip(names, message[-2:], strict=True):
+            _explain(name, value)
+    except EncodeError as refusal:
+        return refusal
+    return EncodeError(f"it cannot be sent: {error}", names[1])
 
 
 def _plain(value: object) -> object:

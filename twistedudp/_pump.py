@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from . import transport
 from ._rate_limit import RateLimit
 from .address import is_ipv6
-from .core import MAX_SERVERS
+from .core import MAX_SERVERS, Transmit
 from .errors import BroadcastNotSupported, CannotSend, InvalidAddress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IListeningPort
 
     from .address import Address
-    from .core import Requester, Transmit
+    from .core import Requester
     from .errors import LocalError
     from .interfaces import Unreachable
 
@@ -132,6 +132,8 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
         try:
             while True:
                 while transmits := requester.transmits():  # sending may fail at once, and the next address be tried
+                    if len(transmits) > 1:
+                        transmits = self._send_batch(transmits)
                     for transmit in transmits:
                         self._send(transmit)
                 self._arm(requester.next_deadline())
@@ -178,6 +180,19 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
         self.requester.deadline_reached(now=max(self._armed, self.now()))
         self.pump()
 
+    def _send_batch(self, transmits: list[Transmit]) -> list[Transmit]:
+        """Send together what leaves from the usual port; return what is to be sent one by one."""
+        ipv6 = ":" in transmits[0][1][0]
+        port: Any = self._ports.get((0, ipv6))
+        if port is None or not hasattr(port, "write_batch"):
+            return transmits
+        batch = [transmit[:2] for transmit in transmits if transmit[2] == 0 and (":" in transmit[1][0]) is ipv6]
+        for payload, peer, error in port.write_batch(batch):
+            self._not_sent(Transmit(payload, peer, 0), error)
+        if len(batch) == len(transmits):
+            return []
+        return [transmit for transmit in transmits if transmit[2] or (":" in transmit[1][0]) is not ipv6]
+
     def _send(self, transmit: Transmit) -> None:
         payload, peer, socket = transmit
         try:
@@ -186,15 +201,20 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
                 write = self._way_to(peer, socket)
             write(payload, peer)
         except (OSError, CannotListenError, MessageLengthError, InvalidAddressError) as error:
-            self.requester.stats.not_sent += 1
-            fault = self._fault_of_caller(error, peer)
-            number = getattr(getattr(error, "socketError", error), "errno", None)
-            if fault is not None:
-                self.requester.send_failed(transmit, fault, now=self.now())
-            elif number in _NO_ROUTE:
-                self.requester.peer_unreachable(peer, os.strerror(number), payload, socket, now=self.now())
-            elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes
-                _log.warn("a datagram could not be sent: {error}", error=error)
+            self._not_sent(transmit, error)
+
+    def _not_sent(self, transmit: Transmit, error: Exception) -> None:
+        """Learn why a datagram could not be sent."""
+        self.requester.stats.not_sent += 1
+        payload, peer, socket = transmit
+        fault = self._fault_of_caller(error, peer)
+        number = getattr(getattr(error, "socketError", error), "errno", None)
+        if fault is not None:
+            self.requester.send_failed(transmit, fault, now=self.now())
+        elif number in _NO_ROUTE:
+            self.requester.peer_unreachable(peer, os.strerror(number), payload, socket, now=self.now())
+        elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes
+            _log.warn("a datagram could not be sent: {error}", error=error)
 
     def _fault_of_caller(self, error: Exception, peer: Address) -> LocalError | None:
         """Return what to tell the caller, where sending the same datagram again can only fail again."""

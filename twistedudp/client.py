@@ -12,7 +12,7 @@ import enum
 import random
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
@@ -125,7 +125,7 @@ class UDPClientService(Service):
         self._reactor = reactor
         self._address_family = family_of(interface, address_family)
         self._interface = interface
-        self._rng = rng or random.SystemRandom()
+        self._rng = rng
         _check_settings(max_datagram_size, window, policy, breaker_threshold, breaker_cooldown)
         self._settings = RequesterSettings(
             max_datagram_size=max_datagram_size,
@@ -287,10 +287,12 @@ class UDPClientService(Service):
         self, method: str, params: tuple[object, ...], kind: Kind, timeout: float | Default, idempotent: bool
     ) -> Deferred[Any]:
         seconds = self.timeout if timeout is DEFAULT else _check_timeout(timeout)
+        pump = self._pump
         try:
-            self._check_running()
-            request = self._pump.requester.send_request(
-                method, params, timeout=seconds, now=self._pump.now(), kind=kind, idempotent=idempotent
+            if not self.running:
+                self._check_running()
+            request = pump.requester.send_request(
+                method, params, timeout=seconds, now=pump.now(), kind=kind, idempotent=idempotent
             )
         except TwistedUDPError as error:
             if isinstance(error, CircuitOpen):
@@ -303,7 +305,8 @@ class UDPClientService(Service):
     def _deferred(self, request: PendingRequest) -> Deferred[Any]:
         deferred: Deferred[Any] = Deferred(partial(self._cancel, request))
         request.context = deferred
-        self._lookup.needed()
+        if not self._lookup.is_final:
+            self._lookup.needed()
         self._pump.pump()
         return deferred
 
@@ -314,7 +317,7 @@ class UDPClientService(Service):
             self._pump.pump()
 
     def _deliver(self, request: PendingRequest) -> None:
-        deferred = cast("Deferred[object]", request.context)
+        deferred: Any = request.context
         request.context = None  # as above
         if deferred.called:
             return  # cancelled by the callback of another request that got its outcome in the same instant
@@ -327,8 +330,11 @@ class UDPClientService(Service):
         deferred.errback(error)
 
     def _make_pump(self) -> RequestPump:
-        msgids = message_ids(self._rng.getrandbits(8 * KEY_SIZE).to_bytes(KEY_SIZE, "big"))
-        requester = Requester(msgids=msgids, random=self._rng.random, settings=self._settings)
+        # The ids must not be guessed; the jitter need not be secret, and the system's generator costs a system call.
+        rng = self._rng or random.SystemRandom()
+        msgids = message_ids(rng.getrandbits(8 * KEY_SIZE).to_bytes(KEY_SIZE, "big"))
+        jitter = self._rng or random.Random(rng.getrandbits(64))  # noqa: S311  # see above
+        requester = Requester(msgids=msgids, random=jitter.random, settings=self._settings)
         return RequestPump(self._reactor, requester, self._interface, self._deliver)
 
     def _check_running(self) -> None:

@@ -8,7 +8,11 @@ both sides know them.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "CODE_BUSY",
@@ -26,6 +30,8 @@ __all__ = [
     "Notification",
     "Request",
     "Response",
+    "new_request",
+    "new_response",
 ]
 
 TYPE_REQUEST: Final = 0
@@ -65,6 +71,11 @@ class Response(NamedTuple):
     msgid: int
     error: object
     result: object
+
+
+new_request: Final[Callable[[tuple[int, str, list[object]]], Request]] = partial(tuple.__new__, Request)
+new_response: Final[Callable[[tuple[int, object, object]], Response]] = partial(tuple.__new__, Response)
+"""These make one from a tuple, in a third of the time: one is made for every datagram."""
 
 
 class Notification(NamedTuple):

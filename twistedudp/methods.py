@@ -198,9 +198,11 @@ class Method:
         offset = 0
         try:
             if self._rest is None or given <= count:
-                values = msgspec.structs.astuple(self._convert(params, self._struct))
+                values = _astuple(self._convert(params, self._struct))
+                if given == count:
+                    return values
             else:
-                values = msgspec.structs.astuple(self._convert(params[:count], self._struct))
+                values = _astuple(self._convert(params[:count], self._struct))
                 offset = count
                 rest = self._convert(params[count:], self._rest)
         except msgspec.ValidationError as error:
@@ -219,6 +221,8 @@ class Method:
             CODE_WRONG_PARAMETER_TYPE, f"{self.name}{self.signature}, parameter {name}{place[2]}: {what}"
         )
 
+
+_astuple: Final = msgspec.structs.astuple
 
 # msgpack tells bytes from text, but msgspec would take text for base64 where bytes are wanted. Saying so costs as much
 # as the whole conversion, so it is said only where it matters.

@@ -8,9 +8,9 @@ learns no more than that the method failed.
 
 from __future__ import annotations
 
-import inspect
 import time
-from typing import TYPE_CHECKING, Final
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
@@ -37,6 +37,9 @@ __all__ = ["RPCServerProtocol"]
 
 MAX_LOGGED_FAILURES: Final = 10
 """Tracebacks of failing methods logged per second: anybody can call a method that fails, and must not fill the disk."""
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
+"""Results that are surely no Deferred, which is an abstract class and therefore slow to ask for."""
 
 _MAX_SHOWN_NAME: Final = 64  # characters of an unknown method's name that are sent back
 
@@ -129,14 +132,15 @@ class RPCServerProtocol(DatagramProtocol):
         token = calling_peer.set(incoming.peer)
         try:
             result = served.call(*served.arguments_untrusted(message.params))
-            if inspect.iscoroutine(result):
+            kind = type(result)
+            if isinstance(result, CoroutineType):
                 result = Deferred.fromCoroutine(result)
         except BaseException:  # noqa: BLE001  # whatever a method raises, its caller is answered and the server goes on
             self._failed(Failure(), incoming, served)  # type: ignore[no-untyped-call]  # nor here
             return
         finally:
             calling_peer.reset(token)
-        if isinstance(result, Deferred):
+        if kind not in _PLAIN and isinstance(result, Deferred):
             self._wait(result, incoming, served)
         else:
             self._responder.respond(incoming, result)
@@ -184,14 +188,22 @@ class RPCServerProtocol(DatagramProtocol):
         self._responder.respond_error(incoming, CODE_METHOD_FAILED, text)
 
     def _flush(self) -> None:
-        transport = self.transport
-        for payload, peer, _ in self._responder.transmits():
-            if transport is not None:
+        """Send the responses; a lost one is the caller's to ask for again."""
+        transport: Any = self.transport
+        transmits = self._responder.transmits()
+        if transport is None:
+            return
+        if len(transmits) > 1 and hasattr(transport, "write_batch"):
+            refused = transport.write_batch([(payload, peer) for payload, peer, _ in transmits])
+            if refused:
+                self._responder.stats.rejected["send_failed"] += len(refused)
+        else:
+            for payload, peer, _ in transmits:
                 try:
                     transport.write(payload, peer)
-                except (OSError, MessageLengthError):
-                    # Twisted's own port raises what the network did; a lost response is the caller's to ask for again.
+                except (OSError, MessageLengthError):  # noqa: PERF203  # Twisted's port raises what the network did
                     self._responder.stats.rejected["send_failed"] += 1
+        for payload, peer, _ in transmits:
             if len(payload) > SAFE_PAYLOAD:
                 self._note_large(len(payload), peer)
 

@@ -159,7 +159,7 @@ class ManyTests(RealTestCase):
     async def test_thousand_calls(self) -> None:
         """A thousand calls in flight, answered in the opposite order, get each its own answer."""
         methods = Calculator()
-        client = self.client_of(self.server(methods), timeout=60.0)
+        client = self.client_of(self.server(methods), timeout=60.0, window=1000)
         calls = [client.call("hold", number) for number in range(1000)]
         await self.until(lambda: len({number for number, _ in methods.held}) == 1000)
         for number, held in reversed(methods.held):
@@ -179,7 +179,7 @@ class ManyTests(RealTestCase):
     async def test_stop_in_flight(self) -> None:
         """Stopping with calls in flight fails each of them, and leaves the ports free."""
         silent = self.plain()
-        client = self.client(*address_of(silent))
+        client = self.client(*address_of(silent), window=100)
         calls = [client.call("add", number, 1) for number in range(50)]
         calls += [client.echo_bytes(b"same") for _ in range(3)]
         bound = {silent.recvfrom(LIMIT)[1] for _ in range(53)}

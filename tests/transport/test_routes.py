@@ -148,8 +148,8 @@ class WildcardTests(RoutesTestCase):
         count = 3 * MAX_REMEMBERED
         for port in range(count):
             self.receive(routes, pktinfo("192.0.2.1"), peer=("192.0.2.7", port))
-        self.assertTrue(len(routes._known) <= 2 * MAX_REMEMBERED)
-        self.assertEqual(count - len(routes._known), self.stats.routes_forgotten)
+        self.assertTrue(len(routes.known) <= 2 * MAX_REMEMBERED)
+        self.assertEqual(count - len(routes.known), self.stats.routes_forgotten)
 
     def test_many_local_addresses(self) -> None:
         """Peers that ask at ever new addresses of this host cost no lasting memory."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from ._msgids import KEY_SIZE, message_ids
 from ._pending import Kind, PendingRequest, RequesterStats
-from ._requester import SAFE_PAYLOAD, Requester
+from ._requester import Requester
 from ._responder import IncomingRequest, Responder, ResponderStats
 from ._round_trip import INTERNET, LAN, RetransmissionPolicy
 from ._servers import MAX_SERVERS, PeerStats
-from ._settings import RequesterSettings, ResponderSettings
+from ._settings import SAFE_PAYLOAD, RequesterSettings, ResponderSettings
 from ._transmit import Transmit
 
 __all__ = [

@@ -89,16 +89,16 @@ class Dispatch:
             CircuitOpen: No server answers at present.
             DatagramTooLarge: The address family of its server does not carry so much.
         """
-        servers = self.servers
-        if not len(servers):
-            return None
-        server = servers.choose(now)
+        server = self.servers.choose(now)
         if server is None:
+            if not len(self.servers):
+                return None
             self._stats.suspended += 1
             raise self._circuit_open(now)
         if len(request.payload) > server.max_payload:
             raise DatagramTooLarge(len(request.payload), server.max_payload)
-        if self._queue or server.window.is_full():
+        window = server.window
+        if self._queue or window.in_flight + 1 > window.size:
             self._stats.queued += 1
             return None
         return server
@@ -167,6 +167,11 @@ class Dispatch:
         self._stats.transmitted += 1
         self.transmits.append(new_transmit((request.payload, server.address, request.socket)))
 
+    def notify(self, payload: bytes, peer: Address) -> None:
+        """Transmit a notification, of which nothing is heard again."""
+        self._stats.transmitted += 1
+        self.transmits.append(new_transmit((payload, peer, 0)))
+
     def ended(self, request: PendingRequest) -> None:
         """Learn that a request has an outcome; what it held is free."""
         if request.server is not None:
@@ -183,7 +188,9 @@ class Dispatch:
             if server is None:
                 return
         self.servers.answered(server, now)
-        server.window.answered()
+        window = server.window
+        if not window.fixed:
+            window.answered()
         if request.attempts == 1:
             server.round_trip.sampled(now - request.sent)
         else:

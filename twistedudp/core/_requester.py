@@ -18,7 +18,7 @@ tried, or fails it if there is none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .._msgpack import decode_untrusted, encode_notification, encode_request, peek_msgid_untrusted
 from ..errors import (
@@ -37,23 +37,19 @@ from ._echoes import EchoTable
 from ._pending import Kind, PendingRequest, RequesterStats
 from ._recent import RecentRequests
 from ._servers import ServerList
-from ._settings import RequesterSettings
-from ._transmit import Transmit
+from ._settings import SAFE_PAYLOAD, RequesterSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..address import Address
     from ..errors import TwistedUDPError
+    from ._transmit import Transmit
 
-__all__ = ["SAFE_PAYLOAD", "Requester"]
-
-SAFE_PAYLOAD: Final = 1200
-"""Bytes of payload that pass practically every path whole (RFC 9000 section 14 builds on it); larger datagrams may be
-cut into fragments on the way (RFC 8085 section 3.2), of which the loss of one is the loss of all."""
+__all__ = ["Requester"]
 
 
-class Requester:
+class Requester:  # budget: the parts of one table, at hand without a further look
     """The table of requests that wait for their responses.
 
     Args:
@@ -68,6 +64,7 @@ class Requester:
         self.settings = settings or RequesterSettings()
         self._servers = ServerList(self.settings)
         self.stats = RequesterStats(self._servers)
+        self._unchecked_size = min(SAFE_PAYLOAD, self.settings.max_datagram_size)
         self._msgids = msgids
         self._waiting: dict[int, PendingRequest] = {}
         self._recent = RecentRequests()
@@ -113,9 +110,12 @@ class Requester:
             TooManyRequests: The table is full.
             CircuitOpen: The server has not answered for a while.
         """
-        msgid = self._next_msgid()
+        msgid = next(self._msgids)
+        if msgid in self._waiting:
+            msgid = self._next_msgid()
         payload = encode_request(msgid, method, params)
-        self._check_size(payload)
+        if len(payload) > self._unchecked_size:
+            self._check_size(payload)
         deadline = now + timeout
         request = PendingRequest(msgid, payload, kind, idempotent or kind is Kind.ECHO, now, deadline, deadline)
         self._accept(request, now)
@@ -157,7 +157,7 @@ class Requester:
         self._check_size(payload)
         self.stats.notifications += 1
         if (server := self._servers.preferred) is not None:
-            self._notify(payload, server.address)
+            self._dispatch.notify(payload, server.address)
         elif len(self._notifications) < self.settings.max_queued_notifications:
             self._notifications.append(payload)
         else:
@@ -188,7 +188,7 @@ class Requester:
         server = self._servers.preferred
         assert server is not None  # noqa: S101  # there is at least one
         for payload in self._notifications:
-            self._notify(payload, server.address)
+            self._dispatch.notify(payload, server.address)
         self._notifications.clear()
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
@@ -210,7 +210,8 @@ class Requester:
                 self._dispatch.drain(now)
                 return
         msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
-        if msgid is not None and not self._is_asked_untrusted(msgid, peer):
+        request = None if msgid is None else self._asked_untrusted(msgid, peer)
+        if request is None and msgid is not None:
             return
         try:
             message = decode_untrusted(payload)
@@ -218,8 +219,13 @@ class Requester:
             self.stats.rejected["malformed"] += 1
             return
         if type(message) is Response:
-            if msgid is not None or self._is_asked_untrusted(message.msgid, peer):
-                self._response_untrusted(message, peer, now)
+            request = request or self._asked_untrusted(message.msgid, peer)
+            if request is None:
+                return
+            if message.error is None:
+                self._answer(request, message.result, peer, now)
+            else:
+                self._error_untrusted(request, message.error, peer, now)
         elif type(message) is Request:
             self._reflection_untrusted(message, payload, peer, now)
         else:
@@ -317,18 +323,14 @@ class Requester:
         self._waiting[request.msgid] = request
         self._dispatch.submit(request, server, now)
 
-    def _notify(self, payload: bytes, peer: Address) -> None:
-        self.stats.transmitted += 1
-        self._dispatch.transmits.append(Transmit(payload, peer, 0))
-
-    def _is_asked_untrusted(self, msgid: int, peer: Address) -> bool:
-        """Tell whether a request with this msgid waits for a response from this peer; count the datagram if not."""
+    def _asked_untrusted(self, msgid: int, peer: Address) -> PendingRequest | None:
+        """Return the request with this msgid that waits for a response from this peer; count the datagram if none."""
         request = self._waiting.get(msgid)
         if request is not None and request.kind is not Kind.RAW:
             if peer in request.asked:
-                return True
+                return request
             self.stats.rejected["wrong_peer"] += 1
-            return False
+            return None
         answered = self._recent.was_answered(msgid)
         server = None if answered is None else self._servers.at(peer)
         if server is None:
@@ -338,15 +340,11 @@ class Requester:
         else:
             self.stats.late += 1
             server.breaker.answered()
-        return False
+        return None
 
-    def _response_untrusted(self, response: Response, peer: Address, now: float) -> None:
-        request = self._waiting[response.msgid]
-        if response.error is None:
-            self._answer(request, response.result, peer, now)
-            return
+    def _error_untrusted(self, request: PendingRequest, sent: object, peer: Address, now: float) -> None:
         self._dispatch.heard(request, peer, now)
-        error = ErrorReplyReceived.from_untrusted(response.error)
+        error = ErrorReplyReceived.from_untrusted(sent)
         if error.code == CODE_BUSY:  # it was not run: it is sent again when its time comes
             self.stats.busy += 1
             request.busy = error

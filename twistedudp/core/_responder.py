@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from .._msgpack import decode_untrusted, encode_response
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..messages import (
@@ -25,18 +27,19 @@ from ..messages import (
 )
 from ._response_cache import ResponseCache
 from ._settings import ResponderSettings
-from ._transmit import Transmit
+from ._transmit import new_transmit
 
 if TYPE_CHECKING:
     from ..address import Address
     from ..messages import Notification
     from ._response_cache import CachedResponse
+    from ._transmit import Transmit
 
 __all__ = ["IncomingRequest", "Responder", "ResponderStats"]
 
 
-class IncomingRequest:
-    """One request or notification to be run.
+class IncomingRequest(msgspec.Struct, eq=False):
+    """One request or notification to be run; a msgspec Struct, because one is made for each of them.
 
     Attributes:
         peer: Who sent it.
@@ -45,13 +48,10 @@ class IncomingRequest:
         cached: Where its response will be kept; ``None`` for notifications and idempotent methods.
     """
 
-    __slots__ = ("cached", "done", "message", "peer")
-
-    def __init__(self, peer: Address, message: Request | Notification) -> None:
-        self.peer = peer
-        self.message = message
-        self.done = False
-        self.cached: CachedResponse | None = None
+    peer: Address
+    message: Request | Notification
+    done: bool = False
+    cached: CachedResponse | None = None
 
 
 class ResponderStats:
@@ -117,7 +117,7 @@ class Responder:
         if repeated is not None:
             self.stats.repeated += 1
             if repeated.response is not None:
-                self._transmits.append(Transmit(repeated.response, peer, 0))
+                self._transmits.append(new_transmit((repeated.response, peer, 0)))
             return
         try:
             message = decode_untrusted(payload)
@@ -230,4 +230,4 @@ class Responder:
     def _send(self, incoming: IncomingRequest, payload: bytes) -> None:
         if incoming.cached is not None:
             self._cache.store(incoming.cached, payload)
-        self._transmits.append(Transmit(payload, incoming.peer, 0))
+        self._transmits.append(new_transmit((payload, incoming.peer, 0)))

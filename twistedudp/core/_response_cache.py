@@ -13,8 +13,11 @@ whose front entries were removed is searched from its very beginning each time.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from ..address import Address
@@ -25,21 +28,18 @@ _ENTRY_SIZE: Final = 500
 """Bytes that an entry takes beside its two datagrams: the key with its address, the object, and their heads."""
 
 
-class CachedResponse:
-    """One request that was let in.
+class CachedResponse(msgspec.Struct, eq=False):
+    """One request that was let in; a msgspec Struct, because one is made for each of them.
 
     Attributes:
         key: The peer and the request's bytes.
-        response: The response's bytes; ``None`` while the request is running.
         seen: When it last arrived, in seconds.
+        response: The response's bytes; ``None`` while the request is running.
     """
 
-    __slots__ = ("key", "response", "seen")
-
-    def __init__(self, key: tuple[Address, bytes], seen: float) -> None:
-        self.key = key
-        self.response: bytes | None = None
-        self.seen = seen
+    key: tuple[Address, bytes]
+    seen: float
+    response: bytes | None = None
 
 
 class ResponseCache:
@@ -59,6 +59,7 @@ class ResponseCache:
         self._max_entries = max_entries
         self._max_size = max_size
         self._max_age = max_age
+        self._quiet_until = -math.inf  # before this, no entry can have got too old
         self._entries: OrderedDict[tuple[Address, bytes], CachedResponse] = OrderedDict()
 
     def __len__(self) -> int:
@@ -78,7 +79,8 @@ class ResponseCache:
 
     def admit(self, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
         """Make an entry for a request that is to be run, or return ``None`` where there is no room for it."""
-        self._expire(now)
+        if now > self._quiet_until:
+            self._expire(now)
         if len(self._entries) >= self._max_entries or self.size >= self._max_size:
             return None
         entry = CachedResponse((peer, payload), now)
@@ -97,6 +99,7 @@ class ResponseCache:
         while self._entries:
             entry = next(iter(self._entries.values()))
             if entry.seen >= oldest:
+                self._quiet_until = entry.seen + self._max_age
                 return
             self._remove(entry)
 

@@ -124,13 +124,18 @@ class ServerList:
             ``None`` if the circuits of all are open, or while no address is known.
         """
         servers = self._servers
-        for step in range(len(servers)):
-            server = servers[(self._preferred + step) % len(servers)]
-            if now - server.heard > self._settings.peer_age and not server.window.in_flight:
-                server.forget(self._settings, now)
-            if not server.breaker.is_open or server.breaker.allows(now):
-                return server
-        return None
+        if servers:
+            server = servers[self._preferred]
+            if not server.breaker.is_open and now - server.heard <= self._settings.peer_age:
+                return server  # the usual case, and that of every request
+        at = self._preferred
+        return next((server for server in servers[at:] + servers[:at] if self._is_fit(server, now)), None)
+
+    def _is_fit(self, server: Server, now: float) -> bool:
+        """Tell whether a server may be asked; what is known of it is forgotten if it is out of date."""
+        if now - server.heard > self._settings.peer_age and not server.window.in_flight:
+            server.forget(self._settings, now)
+        return not server.breaker.is_open or server.breaker.allows(now)
 
     def replace(self, addresses: Sequence[Address], now: float) -> None:
         """Take over a resolver's answer; addresses known already keep what was learnt of them, duplicates count once.

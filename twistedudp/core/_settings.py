@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._breaker import COOL_DOWN, THRESHOLD
 from ._round_trip import INTERNET
@@ -11,7 +11,11 @@ from ._round_trip import INTERNET
 if TYPE_CHECKING:
     from ._round_trip import RetransmissionPolicy
 
-__all__ = ["RequesterSettings", "ResponderSettings"]
+__all__ = ["SAFE_PAYLOAD", "RequesterSettings", "ResponderSettings"]
+
+SAFE_PAYLOAD: Final = 1200
+"""Bytes of payload that pass practically every path whole (RFC 9000 section 14 builds on it); larger datagrams may be
+cut into fragments on the way (RFC 8085 section 3.2), of which the loss of one is the loss of all."""
 
 
 @dataclass(frozen=True)

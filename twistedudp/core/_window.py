@@ -32,16 +32,17 @@ class Window:
         fixed: Its size where it shall neither grow nor shrink; ``None`` for congestion control.
 
     Attributes:
+        fixed: Whether it keeps its size.
         in_flight: Requests that are under way; the owner counts them.
         size: How many may be; grows by fractions.
     """
 
-    __slots__ = ("_fixed", "_reduced", "_threshold", "in_flight", "size")
+    __slots__ = ("_reduced", "_threshold", "fixed", "in_flight", "size")
 
     def __init__(self, fixed: int | None = None) -> None:
         self.in_flight = 0
         self.size: float = fixed or INITIAL_WINDOW
-        self._fixed = fixed is not None
+        self.fixed = fixed is not None
         self._threshold = math.inf
         self._reduced = -math.inf
 
@@ -52,7 +53,7 @@ class Window:
     def answered(self) -> None:
         """Learn that a request was answered; to be told while it still counts as in flight."""
         size = self.size
-        if self._fixed or 2 * self.in_flight < size:
+        if self.fixed or 2 * self.in_flight < size:
             return
         self.size = min(size + (1 if size < self._threshold else 1 / size), MAX_WINDOW)
 
@@ -63,7 +64,7 @@ class Window:
             sent: When it was sent, in seconds.
             now: The time, in seconds.
         """
-        if self._fixed or sent < self._reduced:
+        if self.fixed or sent < self._reduced:
             return
         self.size = self._threshold = max(self.size / 2, MIN_WINDOW)
         self._reduced = now

@@ -30,6 +30,8 @@ __all__ = [
     "ORIGIN_LOCAL",
     "SO_RCVBUFFORCE",
     "SO_RXQ_OVFL",
+    "UDP_GRO",
+    "UDP_SEGMENT",
     "Ancillary",
     "QueuedError",
     "ReturnPath",
@@ -37,6 +39,8 @@ __all__ = [
     "dropped_by_kernel",
     "parse_extended_error",
     "parse_return_path",
+    "segment_option",
+    "segment_size",
 ]
 
 LINUX: Final[bool] = sys.platform.startswith("linux")
@@ -56,6 +60,10 @@ SO_RCVBUFFORCE: Final = 33
 """``asm-generic/socket.h``"""
 SO_RXQ_OVFL: Final = 40
 """``asm-generic/socket.h``: both the option and the control message."""
+UDP_SEGMENT: Final = 103
+"""``linux/udp.h``: the control message that has the kernel cut one buffer into datagrams of equal size."""
+UDP_GRO: Final = 104
+"""``linux/udp.h``: the option that lets the kernel deliver such datagrams in one buffer, and its control message."""
 MSG_ERRQUEUE: Final = 0x2000
 """``linux/socket.h``"""
 ORIGIN_LOCAL: Final = 1
@@ -67,6 +75,8 @@ Ancillary: TypeAlias = "list[tuple[int, int, bytes]]"
 _IN_PKTINFO = struct.Struct("@i4s4s")
 _IN6_PKTINFO = struct.Struct("@16sI")
 _EXTENDED_ERR = struct.Struct("=IBBBxII")
+_SEGMENT = struct.Struct("=H")
+_SEGMENT_SIZE = struct.Struct("=i")
 _COUNTER = struct.Struct("=I")
 _FAMILY = struct.Struct("=H")
 _UNSPECIFIED_INTERFACE = 0
@@ -110,6 +120,19 @@ def dropped_by_kernel(ancillary: Ancillary) -> int | None:
         if level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
             return int(_COUNTER.unpack(data)[0])
     return None
+
+
+def segment_option(size: int) -> tuple[int, int, bytes]:
+    """Return the control message by which ``sendmsg`` cuts a buffer into datagrams of ``size`` bytes (UDP_SEGMENT)."""
+    return socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(size)
+
+
+def segment_size(ancillary: Ancillary) -> int:
+    """Return the size in bytes of the datagrams that one buffer holds (UDP_GRO), 0 where it holds a single one."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_UDP and kind == UDP_GRO:
+            return int(_SEGMENT_SIZE.unpack(data)[0])
+    return 0
 
 
 def parse_return_path(asked: bytes) -> ReturnPath:

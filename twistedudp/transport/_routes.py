@@ -34,13 +34,16 @@ Route: TypeAlias = "tuple[SockAddr, _kernel.Ancillary]"
 """Where to send, and the control messages that name the address to send from (empty: the kernel chooses)."""
 
 
-class Routes:
+class Routes:  # budget: how to receive is settled once, so that it need not be asked for each datagram
     """The peers of one socket, as the kernel sees them.
 
     Attributes:
         current: The route of the datagram received last, None where the peer's address itself will do.
         to_group: Whether the datagram received last was sent to a broadcast or multicast address.
+        known: The ways to the peers of late.
         receive: Returns the next datagram and its sender; takes the size of the buffer.
+        segment: Where several datagrams of equal size came in one buffer, that size in bytes, else 0; to be set back by
+            whoever has taken the buffer apart.
     """
 
     def __init__(
@@ -54,18 +57,32 @@ class Routes:
     ) -> None:
         self.current: Route | None = None
         self.to_group = to_group
+        self.segment = 0
         self._handle = handle
         self._stats = stats
         self._ipv6 = handle.family == socket.AF_INET6
         self._dual_stack = self._ipv6 and wildcard
-        self._known: TwoGenerations[Address, Route] = TwoGenerations()
+        self.known: TwoGenerations[Address, Route] = TwoGenerations()
         self._names: TwoGenerations[SockAddr, Address] = TwoGenerations()
         self._paths: dict[bytes, _kernel.ReturnPath] = {}
+        self._receive_from: Callable[[int], tuple[bytes, Any]] = handle.recvfrom
         self.receive: Callable[[int], tuple[bytes, Any]] = handle.recvfrom
         if wildcard and return_path and _kernel.LINUX:
             self.receive = self._receive_asked
         elif self._ipv6:
             self.receive = self._receive_named
+
+    def take_segments(self) -> None:
+        """Receive several datagrams at once where the kernel can (UDP_GRO, Linux 5.0)."""
+        if not _kernel.LINUX:
+            return
+        try:
+            self._handle.setsockopt(socket.IPPROTO_UDP, _kernel.UDP_GRO, 1)
+        except OSError:  # an older kernel, or one of another make: datagrams come one by one
+            return
+        self._receive_from = self._receive_segments
+        if self.receive == self._handle.recvfrom:
+            self.receive = self._receive_segments
 
     def to(self, addr: Address) -> Route:
         """Return the way to a peer: the one it was last heard on, or what the kernel will choose.
@@ -73,7 +90,7 @@ class Routes:
         Raises:
             twisted.internet.error.InvalidAddressError: The host is not numeric, or not one for this socket.
         """
-        route = self._known.get(addr)
+        route = self.known.get(addr)
         if route is None:
             route = (sockaddr_of(addr, family=self._handle.family, dual_stack=self._dual_stack), [])
             self._remember(addr, route)
@@ -81,15 +98,21 @@ class Routes:
 
     def forget(self, addr: Address) -> None:
         """Let the kernel choose the address to answer a peer from: the remembered one is gone from this host."""
-        self._known.discard(addr)
+        self.known.discard(addr)
+
+    def _receive_segments(self, size: int) -> tuple[bytes, Any]:
+        datagram, ancillary, _, sockaddr = self._handle.recvmsg(size, _ANCILLARY_SIZE)
+        if ancillary:
+            self.segment = _kernel.segment_size(ancillary)
+        return datagram, sockaddr
 
     def _receive_named(self, size: int) -> tuple[bytes, Address]:
         """Receive on an IPv6 socket that is bound to one address."""
-        datagram, sockaddr = self._handle.recvfrom(size)
+        datagram, sockaddr = self._receive_from(size)
         peer = self._names.young.get(sockaddr)
         if peer is None:
             peer = self._name(sockaddr)
-        route = self._known.young.get(peer)
+        route = self.known.young.get(peer)
         if route is None:
             route = (sockaddr, [])
             self._remember(peer, route)
@@ -109,7 +132,7 @@ class Routes:
             peer = self._names.young.get(sockaddr)
             if peer is None:
                 peer = self._name(sockaddr)
-        route = self._known.young.get(peer)  # type: ignore[arg-type]  # mypy loses the type that "if" has settled
+        route = self.known.young.get(peer)  # type: ignore[arg-type]  # mypy loses the type that "if" has settled
         if route is None or route[1] is not back:
             route = (sockaddr, back)
             self._remember(peer, route)  # type: ignore[arg-type]  # as above
@@ -121,6 +144,7 @@ class Routes:
         dropped = _kernel.dropped_by_kernel(ancillary)
         if dropped is not None:
             self._stats.dropped_by_kernel = dropped
+        self.segment = _kernel.segment_size(ancillary)
         return _kernel.address_asked(ancillary)
 
     def _learn_path(self, asked: bytes) -> _kernel.ReturnPath:
@@ -137,5 +161,5 @@ class Routes:
         return name
 
     def _remember(self, addr: Address, route: Route) -> None:
-        self._known.put(addr, route)
-        self._stats.routes_forgotten = self._known.forgotten
+        self.known.put(addr, route)
+        self._stats.routes_forgotten = self.known.forgotten

@@ -14,9 +14,9 @@ from __future__ import annotations
 import errno
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from twisted.internet.error import MessageLengthError
+from twisted.internet.error import InvalidAddressError, MessageLengthError
 from twisted.logger import Logger
 
 from ..address import max_payload, unmapped
@@ -24,7 +24,7 @@ from ._addresses import is_broadcast
 from ._errors import BroadcastNotAllowed, invalid_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..address import Address
     from ._addresses import SockAddr
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._stats import DatagramStats
     from ._unreachable import UnreachableReports
 
-__all__ = ["DATAGRAMS_PER_TURN", "SECONDS_PER_TURN", "Backend", "ScalarBackend"]
+__all__ = ["DATAGRAMS_PER_TURN", "SECONDS_PER_TURN", "Backend", "Refused", "ScalarBackend"]
 
 DATAGRAMS_PER_TURN: Final = 128
 """Datagrams read before the reactor gets its turn: enough that waking up (about 6 us) costs less than 0.1 us for each,
@@ -43,12 +43,6 @@ SECONDS_PER_TURN: Final = 0.004
 """Seconds after which a turn ends though fewer have been read: protocols that take long for each datagram must not add
 up. A late timer of 10 ms is noticed by people and by retransmissions, so two ports may be busy at once."""
 
-DATAGRAMS_PER_BATCH: Final = 64
-"""Datagrams that a protocol gets at once at most, if it takes several."""
-
-FIRST_BATCH: Final = 8
-"""... and at first: a batch cannot be interrupted, so its size follows from how long the last one took."""
-
 _NOT_PENDING: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EINVAL})
 """Errors that a send makes itself; any other may have been waiting in the socket because of an earlier datagram."""
 
@@ -56,6 +50,9 @@ _NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDR
 """Errors of a send that say what an ICMP error would, without asking any router; the last where IPv6 is disabled."""
 
 _NOBODY: Final[Address] = ("", 0)
+
+Refused: TypeAlias = "tuple[bytes, Address, Exception]"
+"""A datagram that cannot be sent, where it was to go, and what is wrong with it."""
 
 _log = Logger(namespace="twistedudp.transport")
 
@@ -73,6 +70,9 @@ class Backend(Protocol):
     def send(self, datagram: bytes, addr: Address | None) -> None:
         """Send one datagram; the network's faults are counted, the caller's raised."""
 
+    def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
+        """Send several datagrams; return those that ``send`` would have raised an error for."""
+
     def connect(self, addr: Address) -> None:
         """Let the socket have one peer, to which ``send`` then sends without an address."""
 
@@ -80,7 +80,7 @@ class Backend(Protocol):
         """Deliver nothing any more, also if a turn is just running; ``send`` goes on until the socket is closed."""
 
 
-class ScalarBackend:  # budget: the parts of one hot path, at hand without a further look
+class ScalarBackend:
     """Reads and writes a socket with ``recvfrom`` or ``recvmsg``, ``sendto`` or ``sendmsg``.
 
     Args:
@@ -114,7 +114,6 @@ class ScalarBackend:  # budget: the parts of one hot path, at hand without a fur
         self._peer = _NOBODY
         self._connected: Address | None = None
         self._delivers = True
-        self._batch = FIRST_BATCH if hasattr(protocol, "datagrams_received") else 0
 
     @property
     def delivering_to_group(self) -> bool:
@@ -128,10 +127,6 @@ class ScalarBackend:  # budget: the parts of one hot path, at hand without a fur
         size = limit + 1  # one byte more than allowed tells a datagram that is too large from one that just fits
         stats.turns += 1
         self._reports.in_turn = True
-        if self._batch:
-            self._read_batches()
-            self._reports.settle()
-            return
         delivered = octets = 0
         left = DATAGRAMS_PER_TURN
         ends = clock() + SECONDS_PER_TURN
@@ -165,76 +160,6 @@ class ScalarBackend:  # budget: the parts of one hot path, at hand without a fur
         stats.bytes_received += octets
         self._reports.settle()
 
-    def _read_batches(self) -> None:
-        """Deliver what has arrived to a protocol that takes several datagrams at once."""
-        clock = self._clock
-        started = clock()
-        ends = started + SECONDS_PER_TURN
-        left = DATAGRAMS_PER_TURN
-        while self._delivers:
-            wanted = min(self._batch, left)
-            batch, more = self._read_batch(wanted)
-            if batch:
-                self._deliver(batch)
-            elif not more and left == DATAGRAMS_PER_TURN:  # woken, but not by a datagram: it was an error
-                self._reports.drain()
-            now = clock()
-            if batch:
-                fitting = int(len(batch) * SECONDS_PER_TURN / (2 * (now - started) + 1e-9))
-                self._batch = max(1, min(2 * self._batch, DATAGRAMS_PER_BATCH, fitting))
-            left -= wanted
-            started = now
-            if not more:
-                break
-            if not left or now >= ends:
-                self._stats.turns_cut_short += 1
-                break
-
-    def _read_batch(self, wanted: int) -> tuple[list[tuple[bytes, Address]], bool]:
-        """Read some datagrams; tell also whether more may be waiting."""
-        receive, routes, limit = self._routes.receive, self._routes, self._size_limit
-        size = limit + 1
-        batch: list[tuple[bytes, Address]] = []
-        for _ in range(wanted):
-            try:
-                received = receive(size)
-            except BlockingIOError:
-                return batch, False
-            except OSError as error:
-                self._receive_failed(error)
-                continue
-            if len(received[0]) > limit:
-                self._stats.oversize_dropped += 1
-            elif routes.to_group:
-                if batch:
-                    self._deliver(batch)
-                    batch = []
-                self._deliver_alone(*received)
-            else:
-                batch.append(received)
-        return batch, True
-
-    def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
-        stats = self._stats
-        stats.datagrams_received += len(batch)
-        for datagram, _ in batch:
-            stats.bytes_received += len(datagram)
-        try:
-            self._protocol.datagrams_received(batch)
-        except BaseException:  # noqa: BLE001  # the reactor would catch it too, and drop the port for it
-            self._callback_failed()
-
-    def _deliver_alone(self, datagram: bytes, peer: Address) -> None:
-        self._stats.datagrams_received += 1
-        self._stats.bytes_received += len(datagram)
-        self._peer = peer
-        try:
-            self._protocol.datagramReceived(datagram, peer)
-        except BaseException:  # noqa: BLE001  # as above
-            self._callback_failed()
-        finally:
-            self._peer = _NOBODY
-
     def send(self, datagram: bytes, addr: Address | None) -> None:
         """Send one datagram at once.
 
@@ -253,7 +178,9 @@ class ScalarBackend:  # budget: the parts of one hot path, at hand without a fur
         if self._connected is not None:
             self._send_connected(datagram, addr)
             return
-        route = self._routes.current if addr is self._peer else self._way_to(addr)
+        routes = self._routes
+        known = routes.known.young.get
+        route = routes.current if addr is self._peer else known(addr) or self._way_to(addr)  # type: ignore[arg-type]  # None is not in it
         try:
             if route is None:
                 self._handle.sendto(datagram, addr)  # type: ignore[arg-type]  # it is the peer's, never None
@@ -267,6 +194,20 @@ class ScalarBackend:  # budget: the parts of one hot path, at hand without a fur
             stats = self._stats
             stats.datagrams_sent += 1
             stats.bytes_sent += len(datagram)
+
+    def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
+        """Send several datagrams at once, in order.
+
+        Returns:
+            Those that the caller made wrong, with what :meth:`send` raised for each.
+        """
+        refused: list[Refused] = []
+        for datagram, addr in datagrams:
+            try:
+                self.send(datagram, addr)
+            except (OSError, MessageLengthError, InvalidAddressError, OverflowError) as error:  # noqa: PERF203  # its own
+                refused.append((datagram, addr, error))
+        return refused
 
     def connect(self, addr: Address) -> None:
         """Let the socket have one peer.
@@ -292,6 +233,10 @@ class ScalarBackend:  # budget: the parts of one hot path, at hand without a fur
         """Deliver nothing any more; a running turn ends with the present datagram."""
         self._delivers = False
         self._reports.close()
+
+    def _set_peer(self, peer: Address | None) -> None:
+        """Begin to deliver a datagram of this peer's, or end it."""
+        self._peer = _NOBODY if peer is None else peer
 
     def _callback_failed(self) -> None:
         self._stats.callback_errors += 1

@@ -28,6 +28,10 @@ class DatagramStats:
     """Datagrams that the kernel took; whether they arrive is another matter."""
     bytes_sent: int = 0
     """Their payloads, in bytes."""
+    received_together: int = 0
+    """Of the datagrams received, those that shared a buffer with others (UDP_GRO)."""
+    sent_together: int = 0
+    """Of the datagrams sent, those that shared a system call with others (UDP_SEGMENT)."""
     turns: int = 0
     """Read turns: how often the reactor found the port readable."""
     turns_cut_short: int = 0

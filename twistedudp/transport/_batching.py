@@ -1,0 +1,204 @@
+"""Reading and writing several datagrams at a time, for protocols that take them so.
+
+Theory of operation: a protocol with the method ``datagrams_received`` gets what has come in batches, and what it writes
+by ``write_batch`` while it is given one leaves together. On Linux the kernel helps in both directions: UDP_GRO hands
+over several datagrams of equal size from one peer in one buffer, and UDP_SEGMENT takes such a buffer and cuts it, so
+that a system call, which costs as much as a datagram's way through Python, is shared by up to 64 of them. Whether the
+peer does the same does not matter; on the wire they are ordinary datagrams.
+
+Datagrams are put into one buffer only for peers of the batch being delivered, which are alive: an ICMP error for such a
+buffer would quote its beginning alone. The kernel refuses UDP_SEGMENT on some routes and devices; then the datagrams
+are sent one by one, from then on if the reason lies in the socket or the device.
+
+A batch cannot be interrupted, so its size follows from how long the ones before took.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.logger import Logger
+
+from . import _kernel
+from ._scalar import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, ScalarBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..address import Address
+    from ._scalar import Refused
+
+__all__ = ["DATAGRAMS_PER_BATCH", "FIRST_BATCH", "MAX_SEGMENTS", "MAX_SEGMENT_SIZE", "BatchingBackend"]
+
+DATAGRAMS_PER_BATCH: Final = 64
+"""Datagrams that a protocol gets at once at most, or a few more where one buffer brings them."""
+
+FIRST_BATCH: Final = 8
+"""... and at first."""
+
+MAX_SEGMENTS: Final = 64
+"""Datagrams in one buffer: UDP_MAX_SEGMENTS of kernels before 6.9, which take 128."""
+
+MAX_SEGMENT_SIZE: Final = 1200
+"""Bytes of a datagram that shares a buffer: the kernel refuses more than the path's MTU, which is larger than this."""
+
+_BUFFER_SIZE: Final = 65536
+"""Bytes: what one read may bring, where several datagrams come in one buffer."""
+
+_NEVER_AGAIN: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+"""Errors by which kernels and devices say that they do not know UDP_SEGMENT: EIO where checksums are not offloaded."""
+
+_log = Logger(namespace="twistedudp.transport")
+
+
+class BatchingBackend(ScalarBackend):
+    """The backend in plain Python for protocols that take several datagrams at once; arguments as its base's."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._batch_size = FIRST_BATCH
+        self._delivering: Sequence[tuple[bytes, Address]] = ()
+        self._segments = _kernel.LINUX
+        self._routes.take_segments()
+
+    def read_turn(self) -> None:
+        """Deliver what has arrived, within the bounds of a turn."""
+        self._stats.turns += 1
+        self._reports.in_turn = True
+        clock = self._clock
+        started = clock()
+        ends = started + SECONDS_PER_TURN
+        left = DATAGRAMS_PER_TURN
+        while self._delivers:
+            batch, more = self._read_batch(min(self._batch_size, left))
+            if batch:
+                self._deliver(batch)
+            elif not more and left == DATAGRAMS_PER_TURN:  # woken, but not by a datagram: it was an error
+                self._reports.drain()
+            now = clock()
+            if batch:
+                fitting = int(len(batch) * SECONDS_PER_TURN / (2 * (now - started) + 1e-9))
+                self._batch_size = max(1, min(2 * self._batch_size, DATAGRAMS_PER_BATCH, fitting))
+            left -= max(1, len(batch))
+            started = now
+            if not more:
+                break
+            if left <= 0 or now >= ends:
+                self._stats.turns_cut_short += 1
+                break
+        self._reports.settle()
+
+    def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
+        """Send several datagrams at once, in order; see the base class."""
+        if not self._segments or not self._delivering or len(datagrams) == 1 or self._connected is not None:
+            return super().send_batch(datagrams)
+        refused: list[Refused] = []
+        start = 0
+        while start < len(datagrams):
+            end = _run_end(datagrams, start)
+            run = datagrams[start:end]
+            start = end
+            if len(run) == 1 or not self._send_run([datagram for datagram, _ in run], run[0][1]):
+                refused += super().send_batch(run)
+        return refused
+
+    def _read_batch(self, wanted: int) -> tuple[list[tuple[bytes, Address]], bool]:
+        """Read some datagrams; tell also whether more may be waiting."""
+        routes, receive, limit = self._routes, self._routes.receive, self._size_limit
+        batch: list[tuple[bytes, Address]] = []
+        while len(batch) < wanted and self._delivers:
+            wanted -= 1  # also for what is dropped: a flood of it must not keep the turn
+            try:
+                received = receive(_BUFFER_SIZE)
+            except BlockingIOError:
+                return batch, False
+            except OSError as error:
+                self._receive_failed(error)
+                continue
+            if routes.segment:
+                wanted += 1
+                self._take_apart(*received, batch)
+            elif len(received[0]) > limit:
+                self._stats.oversize_dropped += 1
+            elif routes.to_group:
+                if batch:
+                    self._deliver(batch)
+                    batch = []
+                self._deliver_alone(*received)
+            else:
+                wanted += 1
+                batch.append(received)
+        return batch, True
+
+    def _take_apart(self, buffer: bytes, peer: Address, batch: list[tuple[bytes, Address]]) -> None:
+        """Append the datagrams that came in one buffer to a batch."""
+        size = self._routes.segment
+        self._routes.segment = 0
+        count = -(-len(buffer) // size)
+        self._stats.received_together += count
+        if size > self._size_limit:
+            self._stats.oversize_dropped += count
+            return
+        batch += [(buffer[at : at + size], peer) for at in range(0, len(buffer), size)]
+
+    def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
+        stats = self._stats
+        stats.datagrams_received += len(batch)
+        stats.bytes_received += sum([len(datagram) for datagram, _ in batch])
+        self._delivering = batch
+        try:
+            self._protocol.datagrams_received(batch)
+        except BaseException:  # noqa: BLE001  # the reactor would catch it too, and drop the port for it
+            self._callback_failed()
+        finally:
+            self._delivering = ()
+
+    def _deliver_alone(self, datagram: bytes, peer: Address) -> None:
+        self._stats.datagrams_received += 1
+        self._stats.bytes_received += len(datagram)
+        self._set_peer(peer)
+        try:
+            self._protocol.datagramReceived(datagram, peer)
+        except BaseException:  # noqa: BLE001  # as above
+            self._callback_failed()
+        finally:
+            self._set_peer(None)
+
+    def _send_run(self, datagrams: list[bytes], addr: Address) -> bool:
+        """Send datagrams of equal size to one peer by one system call; tell whether that went well."""
+        for _, peer in self._delivering:
+            if peer == addr:
+                break
+        else:
+            return False
+        sockaddr, back = self._routes.known.get(addr) or self._way_to(addr)
+        buffer = b"".join(datagrams)
+        try:
+            self._handle.sendmsg((buffer,), [*back, _kernel.segment_option(len(datagrams[0]))], 0, sockaddr)
+        except OSError as error:
+            # Sending them one by one tells whose fault it was, if it was not UDP_SEGMENT's.
+            if error.errno in _NEVER_AGAIN:
+                self._segments = False
+                _log.info("UDP_SEGMENT does not work here ({reason}): slower, but no loss", reason=error.strerror)
+            return False
+        stats = self._stats
+        stats.datagrams_sent += len(datagrams)
+        stats.sent_together += len(datagrams)
+        stats.bytes_sent += len(buffer)
+        return True
+
+
+def _run_end(datagrams: Sequence[tuple[bytes, Address]], start: int) -> int:
+    """Return where the run of datagrams of equal size to one peer ends that starts at an index."""
+    first, addr = datagrams[start]
+    size = len(first)
+    end = start + 1
+    if 0 < size <= MAX_SEGMENT_SIZE:
+        last = min(len(datagrams), start + min(MAX_SEGMENTS, _BUFFER_SIZE // size - 1))
+        while end < last:
+            datagram, peer = datagrams[end]
+            if len(datagram) != size or (peer is not addr and peer != addr):
+                break
+            end += 1
+    return end
