@@ -64,6 +64,10 @@ class EchoTable:
         del self._users[request.socket]
         return request.socket > 0
 
+    def uses(self, socket: int) -> bool:
+        """Tell whether an echo is waiting on a local socket."""
+        return socket in self._users
+
     def answered_untrusted(self, payload: bytes, peer: Address, socket: int) -> PendingRequest | None:
         """Return the echo that a datagram answers, or ``None``."""
         echo = self._echoes.get((socket, payload))

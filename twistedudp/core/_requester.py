@@ -298,6 +298,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         unused = self._dispatch.unused_sockets
         if unused:
             self._dispatch.unused_sockets = []
+            unused = [socket for socket in unused if not self._echoes.uses(socket)]  # taken again meanwhile
         return unused
 
     def _next_msgid(self) -> int:
