@@ -31,10 +31,11 @@ from ..errors import (
     RequestTimedOut,
     TooManyRequests,
 )
-from ..messages import CODE_BUSY, TYPE_REQUEST, TYPE_RESPONSE, Request, Response
+from ..messages import CODE_BUSY, TYPE_RESPONSE, Request, Response
 from ._dispatch import Dispatch
 from ._echoes import EchoTable
 from ._pending import Kind, PendingRequest, RequesterStats
+from ._quotes import quoted_requests_untrusted
 from ._recent import RecentRequests
 from ._servers import ServerList
 from ._settings import SAFE_PAYLOAD, RequesterSettings
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from ..address import Address
     from ..errors import TwistedUDPError
+    from ._servers import Server
     from ._transmit import Transmit
 
 __all__ = ["Requester"]
@@ -238,27 +240,23 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         It quotes the beginning of a datagram's payload that was sent to ``peer`` from the local ``socket``; ``reason``
         is what the network said, in words.
         """
-        request = self._quoted_untrusted(peer, quoted, socket)
-        if request is None or request.server is None or request.server.address != peer:
+        matched = False
+        for request in quoted_requests_untrusted(quoted, peer, socket, self._waiting, self._echoes):
+            if request.server is not None and request.server.address == peer:
+                matched = True
+                self._refused(request, request.server, reason, now)
+        if not matched:
             self.stats.rejected["unmatched_icmp"] += 1
-            return
-        self.stats.refused += 1
-        request.refused |= {peer}
-        self._servers.failed(request.server)
-        other = self._servers.after(request.server, request.refused)
-        if other is not None:
-            self._dispatch.transmit(request, other, now, request.interval)
-        elif not self.settings.retry_refused:
-            self._fail(request, PeerUnreachable(peer, reason))
         self._dispatch.drain(now)
 
     def send_failed(self, transmit: Transmit, error: TwistedUDPError, *, now: float) -> None:
         """Learn that a transmit can never be sent, which fails its request; one that was lost is no matter for this."""
-        request = self._quoted_untrusted(transmit.peer, transmit.payload, transmit.socket)
-        if request is not None and request.payload == transmit.payload:
-            self.stats.failed += 1
-            self._fail(request, error)
-            self._dispatch.drain(now)
+        payload, peer, socket = transmit
+        for request in quoted_requests_untrusted(payload, peer, socket, self._waiting, self._echoes):
+            if request.payload == payload:
+                self.stats.failed += 1
+                self._fail(request, error)
+        self._dispatch.drain(now)
 
     def deadline_reached(self, *, now: float) -> None:
         """Do what is due at ``now``: retransmit, or give up."""
@@ -364,13 +362,15 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self.stats.failed += 1
             self._fail(request, PeerReflects(peer))
 
-    def _quoted_untrusted(self, peer: Address, quoted: bytes, socket: int) -> PendingRequest | None:
-        """Find the waiting request that an ICMP error quotes."""
-        msgid = peek_msgid_untrusted(quoted, TYPE_REQUEST)
-        request = None if msgid is None else self._waiting.get(msgid)
-        if request is not None and request.socket == socket and request.payload.startswith(quoted):
-            return request
-        return self._echoes.quoted_untrusted(quoted, peer, socket)
+    def _refused(self, request: PendingRequest, server: Server, reason: str, now: float) -> None:
+        self.stats.refused += 1
+        request.refused |= {server.address}
+        self._servers.failed(server)
+        other = self._servers.after(server, request.refused)
+        if other is not None:
+            self._dispatch.transmit(request, other, now, request.interval)
+        elif not self.settings.retry_refused:
+            self._fail(request, PeerUnreachable(server.address, reason))
 
     def _answer(self, request: PendingRequest, result: object, peer: Address, now: float) -> None:
         self._dispatch.heard(request, peer, now)
