@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -21,7 +22,7 @@ from twisted.logger import Logger
 from ._lookup import ServerLookup, checked_servers, family_of
 from ._pump import RequestPump
 from ._rate_limit import RateLimit
-from .address import LARGEST_PAYLOAD, is_loopback
+from .address import is_loopback
 from .core import INTERNET, KEY_SIZE, LAN, SAFE_PAYLOAD, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
     CircuitOpen,
@@ -91,8 +92,6 @@ class UDPClientService(Service):
         rng: Where message ids and jitter come from; the default is the operating system's generator.
 
     Attributes:
-        host: The host of the first server.
-        port: Its port.
         servers: All servers, as hosts and ports.
         timeout: Seconds that a call may take where it does not say itself.
 
@@ -120,13 +119,13 @@ class UDPClientService(Service):
         rng: random.Random | None = None,
     ) -> None:
         self.servers = tuple(checked_servers(host, port, interface))
-        self.host, self.port = self.servers[0]
         self.timeout = _check_timeout(timeout)
         self._reactor = reactor
         self._address_family = family_of(interface, address_family)
         self._interface = interface
         self._rng = rng
-        _check_settings(max_datagram_size, window, policy, breaker_threshold, breaker_cooldown)
+        if policy not in _POLICIES:
+            raise ValueError(f"policy={policy!r}: it must be one of {', '.join(map(repr, _POLICIES))}")
         self._settings = RequesterSettings(
             max_datagram_size=max_datagram_size,
             retry_refused=retry_refused,
@@ -136,6 +135,7 @@ class UDPClientService(Service):
             breaker_cooldown=breaker_cooldown,
         )
         self._large_limit = RateLimit(1, 60.0, reactor.seconds)
+        self._canceller = self._cancel  # one bound method for all calls, not one for each
         self._pump = self._make_pump()
         self._lookup = self._make_lookup(self._pump)
 
@@ -143,6 +143,16 @@ class UDPClientService(Service):
         others = f" and {len(self.servers) - 1} more" if len(self.servers) > 1 else ""
         running = "running" if self.running else "not running"
         return f"<UDPClientService for {self.host} port {self.port}{others}, {running}>"
+
+    @property
+    def host(self) -> str:
+        """The host of the first server."""
+        return self.servers[0][0]
+
+    @property
+    def port(self) -> int:
+        """The port of the first server."""
+        return self.servers[0][1]
 
     @property
     def stats(self) -> RequesterStats:
@@ -303,7 +313,7 @@ class UDPClientService(Service):
         return self._deferred(request)
 
     def _deferred(self, request: PendingRequest) -> Deferred[Any]:
-        deferred: Deferred[Any] = Deferred(partial(self._cancel, request))
+        deferred: Deferred[Any] = Deferred(partial(self._canceller, request))
         request.context = deferred
         if not self._lookup.is_final:
             self._lookup.needed()
@@ -368,21 +378,6 @@ class UDPClientService(Service):
             )
 
 
-def _check_settings(
-    max_datagram_size: int, window: int | None, policy: str, breaker_threshold: int, breaker_cooldown: float
-) -> None:
-    if not 1 <= max_datagram_size <= LARGEST_PAYLOAD:
-        raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
-    if window is not None and not 1 <= window <= 65536:
-        raise ValueError(f"window={window!r}: it must be from 1 to 65,536 calls, or None")
-    if policy not in _POLICIES:
-        raise ValueError(f"policy={policy!r}: it must be one of {', '.join(map(repr, _POLICIES))}")
-    if breaker_threshold < 0:
-        raise ValueError(f"breaker_threshold={breaker_threshold!r}: it must be a number of calls, or 0 for never")
-    if not 0 < breaker_cooldown <= sys.float_info.max:
-        raise ValueError(f"breaker_cooldown={breaker_cooldown!r}: it must be a positive number of seconds")
-
-
 def _check_timeout(timeout: object) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= sys.float_info.max:
         raise ValueError(f"timeout={timeout!r}: it must be a positive number of seconds, since no call waits for ever")
@@ -390,8 +385,6 @@ def _check_timeout(timeout: object) -> float:
 
 
 def _convert_untrusted(result: object, returns: type[_T]) -> _T:
-    import msgspec  # noqa: PLC0415  # only calls with a type to return need it
-
     try:
         return msgspec.convert(result, returns)
     except msgspec.ValidationError as error:

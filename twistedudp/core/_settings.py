@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..address import LARGEST_PAYLOAD
 from ._breaker import COOL_DOWN, THRESHOLD
 from ._round_trip import INTERNET
 
@@ -47,6 +49,22 @@ class RequesterSettings:
     breaker_threshold: int = THRESHOLD
     breaker_cooldown: float = COOL_DOWN
     peer_age: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Check what users give.
+
+        Raises:
+            ValueError: A value cannot be one.
+        """
+        size, window, cooldown = self.max_datagram_size, self.window, self.breaker_cooldown
+        if not 1 <= size <= LARGEST_PAYLOAD:
+            raise ValueError(f"max_datagram_size={size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
+        if window is not None and not 1 <= window <= self.max_outstanding:
+            raise ValueError(f"window={window!r}: it must be from 1 to {self.max_outstanding:,} calls, or None")
+        if self.breaker_threshold < 0:
+            raise ValueError(f"breaker_threshold={self.breaker_threshold!r}: it must be a number of calls, 0 for never")
+        if not 0 < cooldown < math.inf:
+            raise ValueError(f"breaker_cooldown={cooldown!r}: it must be a positive number of seconds")
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class PortReactor(Protocol):
 
 
 @implementer(IDatagramPort, ISystemHandle, IReadDescriptor)
-class DatagramPort:
+class DatagramPort:  # budget: six of them are Twisted's own port's, for code written against that
     """A listening UDP port, and the transport of its ``DatagramProtocol``.
 
     Make one with :func:`listen`. Where it differs from Twisted's own port: datagrams are never cut, ICMP errors do not
