@@ -64,6 +64,7 @@ class ServerLookup:
         self._found: dict[int, list[Address]] = {}
         self._running: dict[int, object] = {}
         self._due = -math.inf
+        self._looked_up = -math.inf
         self.is_final = False
 
     def stop(self) -> None:
@@ -78,7 +79,8 @@ class ServerLookup:
 
     def doubted(self) -> None:
         """Learn that a call got no answer: the addresses may be out of date."""
-        self._due = min(self._due, self._due - LOOKUP_AGE + LOOKUP_PAUSE)
+        if self._due < math.inf:
+            self._due = min(self._due, self._looked_up + LOOKUP_PAUSE)
         self.needed()
 
     def _start(self) -> None:
@@ -99,8 +101,9 @@ class ServerLookup:
             self._found[number] = addresses
         over = not self._running
         if over:
+            self._looked_up = self._reactor.seconds()
             self.is_final = len(self._found) == len(self._servers) and all(is_ip(host) for host, _ in self._servers)
-            self._due = math.inf if self.is_final else self._reactor.seconds() + LOOKUP_AGE
+            self._due = math.inf if self.is_final else self._looked_up + LOOKUP_AGE
         if self._found and (addresses or over):
             self._learnt([address for server in sorted(self._found) for address in self._found[server]])
         elif over:

@@ -131,6 +131,10 @@ class Dispatch:
                     self._start(request, server, now)
             queue.popleft()
 
+    def clear(self) -> None:
+        """Forget the queue, all of whose requests have ended."""
+        self._queue.clear()
+
     def retransmit(self, request: PendingRequest, now: float) -> None:
         """Transmit a request again, with twice the last interval to follow."""
         server = request.server

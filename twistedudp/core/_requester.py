@@ -180,6 +180,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         for request in list(self._waiting.values()):
             self.stats.aborted += 1
             self._fail(request, RequestAborted("the client service was stopped while the request was waiting"))
+        self._dispatch.clear()
 
     # Inputs
 
@@ -301,10 +302,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
 
     def _next_msgid(self) -> int:
         # A request may wait for longer than the ids take to come round; its id is then skipped.
-        msgid = next(self._msgids)
-        while msgid in self._waiting:
-            msgid = next(self._msgids)
-        return msgid
+        return next(msgid for msgid in self._msgids if msgid not in self._waiting)
 
     def _check_size(self, payload: bytes) -> None:
         size, limit = len(payload), self.settings.max_datagram_size
@@ -359,6 +357,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         elif request.kind is Kind.ECHO:
             self._answer(request, message.params[0], peer, now)
         else:
+            self._dispatch.heard(request, peer, now)
             self.stats.failed += 1
             self._fail(request, PeerReflects(peer))
 
@@ -387,7 +386,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
 
     def _fail(self, request: PendingRequest, error: TwistedUDPError) -> None:
         request.error = error
-        self._forget(request, answered=isinstance(error, ErrorReplyReceived) and request.busy is None)
+        self._forget(request, answered=isinstance(error, ErrorReplyReceived) and error is not request.busy)
         self._completed.append(request)
 
     def _forget(self, request: PendingRequest, *, answered: bool = False) -> None:
