@@ -58,7 +58,7 @@ class LinkEffect(Protocol):
 
         Args:
             datagram: What came; an ICMP error where its ``error`` is set.
-            now: The virtual time, in seconds.
+            now: Seconds from the start, of the simulation or of the relay; never less than at the call before.
             rng: The effect's own generator.
 
         Returns:
