@@ -71,16 +71,16 @@ class BatchingBackend(ScalarBackend):
         ends = started + SECONDS_PER_TURN
         left = DATAGRAMS_PER_TURN
         while self._delivers:
-            batch, more = self._read_batch(min(self._batch_size, left))
+            batch, read, more = self._read_batch(min(self._batch_size, left))
             if batch:
                 self._deliver(batch)
-            elif not more and left == DATAGRAMS_PER_TURN:  # woken, but not by a datagram: it was an error
+            elif not read and left == DATAGRAMS_PER_TURN:  # woken, but not by a datagram: it was an error
                 self._reports.drain()
             now = clock()
             if batch:
                 fitting = int(len(batch) * SECONDS_PER_TURN / (2 * (now - started) + 1e-9))
                 self._batch_size = max(1, min(2 * self._batch_size, DATAGRAMS_PER_BATCH, fitting))
-            left -= max(1, len(batch))
+            left -= read
             started = now
             if not more:
                 break
@@ -103,22 +103,27 @@ class BatchingBackend(ScalarBackend):
                 refused += super().send_batch(run)
         return refused
 
-    def _read_batch(self, wanted: int) -> tuple[list[tuple[bytes, Address]], bool]:
-        """Read some datagrams; tell also whether more may be waiting."""
+    def _read_batch(self, wanted: int) -> tuple[list[tuple[bytes, Address]], int, bool]:
+        """Read some datagrams.
+
+        Returns:
+            Those to be delivered; how many were read, for also those that are dropped take time; and whether more may
+            be waiting.
+        """
         routes, receive, limit = self._routes, self._routes.receive, self._size_limit
         batch: list[tuple[bytes, Address]] = []
-        while len(batch) < wanted and self._delivers:
-            wanted -= 1  # also for what is dropped: a flood of it must not keep the turn
+        read = 0
+        while read < wanted and self._delivers:
+            read += 1
             try:
                 received = receive(_BUFFER_SIZE)
             except BlockingIOError:
-                return batch, False
+                return batch, read - 1, False
             except OSError as error:
                 self._receive_failed(error)
                 continue
             if routes.segment:
-                wanted += 1
-                self._take_apart(*received, batch)
+                read += self._take_apart(*received, batch) - 1
             elif len(received[0]) > limit:
                 self._stats.oversize_dropped += 1
             elif routes.to_group:
@@ -127,20 +132,20 @@ class BatchingBackend(ScalarBackend):
                     batch = []
                 self._deliver_alone(*received)
             else:
-                wanted += 1
                 batch.append(received)
-        return batch, True
+        return batch, read, True
 
-    def _take_apart(self, buffer: bytes, peer: Address, batch: list[tuple[bytes, Address]]) -> None:
-        """Append the datagrams that came in one buffer to a batch."""
+    def _take_apart(self, buffer: bytes, peer: Address, batch: list[tuple[bytes, Address]]) -> int:
+        """Append the datagrams that came in one buffer to a batch; return how many there were."""
         size = self._routes.segment
         self._routes.segment = 0
         count = -(-len(buffer) // size)
         self._stats.received_together += count
         if size > self._size_limit:
             self._stats.oversize_dropped += count
-            return
-        batch += [(buffer[at : at + size], peer) for at in range(0, len(buffer), size)]
+        else:
+            batch += [(buffer[at : at + size], peer) for at in range(0, len(buffer), size)]
+        return count
 
     def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
         stats = self._stats
