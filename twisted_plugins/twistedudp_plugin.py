@@ -1,4 +1,4 @@
-"""What Twisted finds of twistedudp: the command ``twistd udpecho``, and the protocols that it serves by itself."""
+"""What Twisted finds of twistedudp: its two commands for ``twistd``, and the protocols that it serves by itself."""
 
 from twisted.application.service import ServiceMaker
 
@@ -6,6 +6,13 @@ from twistedudp.plugins import DatagramPlugin
 
 udpecho = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted has no annotation here
     "twistedudp", "twistedudp.tap", "Serve a UDP protocol: echo, your own methods, or a plugin.", "udpecho"
+)
+
+udpimpair = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+    "twistedudp bad network",
+    "twistedudp.impair_tap",
+    "Relay UDP between clients and a server over a bad network.",
+    "udpimpair",
 )
 
 echo = DatagramPlugin("echo", "twistedudp.echo:EchoProtocol", "RFC 862: every datagram goes back as it came.")

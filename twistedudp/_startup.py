@@ -43,8 +43,16 @@ _log = Logger(namespace="twistedudp")
 _UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
-def bind_or_explain(port: int, interface: str, receive_buffer: int | None) -> BoundSocket:
+def bind_or_explain(
+    port: int, interface: str, receive_buffer: int | None = None, *, option: str = "--port"
+) -> BoundSocket:
     """Bind a UDP port.
+
+    Args:
+        port: The port number; 0 picks a free one.
+        interface: A numeric address of this machine.
+        receive_buffer: Bytes to ask the kernel for; ``None`` asks for what is usual.
+        option: The option that the port was given by.
 
     Raises:
         UsageError: It cannot be had; the text says why and what to do, in one line.
@@ -52,25 +60,26 @@ def bind_or_explain(port: int, interface: str, receive_buffer: int | None) -> Bo
     try:
         return bind(port, interface, receive_buffer=receive_buffer)
     except CannotListenError as error:
-        raise UsageError(explain_bind_error(error.socketError, port, interface)) from error
+        raise UsageError(explain_bind_error(error.socketError, port, interface, option)) from error
     except InvalidAddressError as error:
         raise UsageError(f"--interface: {interface!r}: {error.message}") from error
 
 
-def explain_bind_error(error: BaseException, port: int, interface: str) -> str:
+def explain_bind_error(error: BaseException, port: int, interface: str, option: str = "--port") -> str:
     """Return in one line why a port could not be bound and what to do about it."""
     where = format_address((interface, port))
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRINUSE:
         holder = port_holder(port, interface) or "a process that only root can see (ss -ulpn)"
         return (
-            f"UDP port {where} is in use by {holder}; stop it, or choose another port with --port (0 picks a free one)"
+            f"UDP port {where} is in use by {holder}; stop it, or choose another port with {option} "
+            "(0 picks a free one)"
         )
     if number in (errno.EACCES, errno.EPERM):
         return (
             f"UDP port {where} needs a right that this process does not have: start as root with twistd's --uid, or "
             "give CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities= of systemd), or lower "
-            f"net.ipv4.ip_unprivileged_port_start, or choose a --port from {_first_unprivileged_port()} on"
+            f"net.ipv4.ip_unprivileged_port_start, or choose a {option} from {_first_unprivileged_port()} on"
         )
     if number == errno.EADDRNOTAVAIL:
         return (

@@ -3,26 +3,21 @@
 Theory of operation: ``twistd`` parses options, forks, gives up root's rights, starts services. Whatever can be found
 wrong is found while options are parsed: then there is no pid file to leave behind and no parent that waits for its
 daemon. For that reason the port is bound here too (root's rights are still there) and handed on through the options.
-An error ends the process with one line; Twisted's own way, ``UsageError``, would print every option first. What is left
-to go wrong later is the plugin's own code, which must not run before: see ``_startup.py``.
+An error ends the process with one line: see ``_options.py``. What is left to go wrong later is the plugin's own code,
+which must not run before: see ``_startup.py``.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
-from .address import DEFAULT_PORT, is_group, is_ip
-from .errors import PluginError
-from .plugins import installed_plugins, nearest
+from ._options import ServiceOptions, print_and_exit
+from .address import DEFAULT_PORT
+from .plugins import installed_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from getopt import GetoptError
-
     from twisted.application.service import IService
 
     from .plugins import InstalledPlugin, InstalledPlugins
@@ -35,7 +30,7 @@ _MAX_RECEIVE_BUFFER: Final = 2**30 - 1
 """Bytes; Linux doubles the number it is given and keeps it in an int (net/core/sock.c)."""
 
 
-class Options(usage.Options):
+class Options(ServiceOptions):
     """The options of ``twistd udpecho``.
 
     Attributes:
@@ -45,7 +40,7 @@ class Options(usage.Options):
         bound: The socket, bound.
     """
 
-    synopsis = "[options]"
+    command = "udpecho"
     longdesc = (
         "Serves a UDP protocol: RFC 862 echo, the methods of a class of yours by MessagePack-RPC, or what a plugin in "
         "twisted/plugins offers. An option of twistd itself, such as -n or --uid, stands before the word udpecho."
@@ -72,7 +67,7 @@ class Options(usage.Options):
     bound: BoundSocket
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        super().__init__()
         self.protocol_options: dict[str, str] = {}
 
     def opt_protocol_option(self, text: str) -> None:
@@ -86,45 +81,7 @@ class Options(usage.Options):
 
     def opt_list_protocols(self) -> NoReturn:
         """Show the protocols that are installed, and exit."""
-        _print(describe_plugins(installed_plugins()))
-
-    def opt_version(self) -> NoReturn:
-        """Show the versions of twistedudp and Twisted, and exit."""
-        from importlib.metadata import version  # noqa: PLC0415  # 10 ms that only this option spends
-
-        _print(f"twistedudp {version('twistedudp')}, Twisted {version('twisted')}\n")
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse, check, and bind the port.
-
-        Raises:
-            SystemExit: Something is wrong; its text is the one line that Python prints for it, with exit status 1.
-        """
-        try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted has no annotation here
-        except (usage.UsageError, PluginError) as error:
-            raise SystemExit(f"twistd udpecho: {self._explained(error)}") from None
-
-    def _explained(self, error: Exception) -> str:
-        """Return an error's text; with the nearest option, where getopt did not know one."""
-        unknown: GetoptError | Any = error.__context__
-        option = getattr(unknown, "opt", "")
-        if not option:
-            return str(error)
-        if len(option) == 1 and "not recognized" in str(error):
-            return f"there is no option -{option}; --help lists them all"
-        known = [f"--{name.rstrip('=')}" for name in self.longOpt]
-        if "not recognized" in str(error):
-            return f"there is no option --{option}{nearest(f'--{option}', known)}; --help lists them all"
-        if "unique prefix" in str(error):
-            meant = " or ".join(name for name in known if name.startswith(f"--{option}"))
-            return f"the option --{option} may mean {meant}; write it out"
-        return str(error)
-
-    def parseArgs(self, *arguments: str) -> None:
-        """Refuse what is not an option."""
-        if arguments:
-            raise usage.UsageError(f"{arguments[0]!r} is not an option: options begin with --; --help lists them all")
+        print_and_exit(self.command, describe_plugins(installed_plugins()))
 
     def postOptions(self) -> None:
         """Check every value, choose the plugin, and bind the port.
@@ -133,11 +90,11 @@ class Options(usage.Options):
             UsageError: A value is wrong, or the port cannot be had.
             PluginError: There is not exactly one plugin of that name.
         """
-        self["port"] = self._number("port", 0, 65535)
-        self["max-datagram-size"] = self._number("max-datagram-size", 1, 65535)
+        self["port"] = self.whole_number("port", 0, 65535)
+        self["max-datagram-size"] = self.whole_number("max-datagram-size", 1, 65535)
         if self["receive-buffer"] is not None:
-            self["receive-buffer"] = self._number("receive-buffer", 1, _MAX_RECEIVE_BUFFER)
-        self._check_interface(self["interface"])
+            self["receive-buffer"] = self.whole_number("receive-buffer", 1, _MAX_RECEIVE_BUFFER)
+        self.check_interface()
         if self[_PRIVILEGED_PORTS_FLAG]:
             self._answer_privileged_ports()
         self.installed = installed_plugins()
@@ -146,24 +103,6 @@ class Options(usage.Options):
 
         self.bound = bind_or_explain(self["port"], self["interface"], self["receive-buffer"])
 
-    def _number(self, option: str, least: int, most: int) -> int:
-        text = self[option]
-        # At most ten digits: int() of thousands takes its time and is refused by some versions of Python.
-        if text.isascii() and text.isdigit() and len(text) <= 10 and least <= int(text) <= most:
-            return int(text)
-        raise usage.UsageError(f"--{option}: {text!r} is not a whole number from {least} to {most}")
-
-    def _check_interface(self, interface: str) -> None:
-        if not is_ip(interface):
-            raise usage.UsageError(
-                f"--interface: {interface!r} is not a numeric address; write one of this machine, such as 127.0.0.1 or "
-                "::1, or 0.0.0.0 or :: for all of them"
-            )
-        if is_group(interface):
-            raise usage.UsageError(
-                f"--interface: {interface} is a broadcast or multicast address; write an address of this machine"
-            )
-
     def _answer_privileged_ports(self) -> None:
         if self["protocol"] != "echo":
             raise usage.UsageError(
@@ -171,17 +110,6 @@ class Options(usage.Options):
                 "one its own options with --protocol-option"
             )
         self.protocol_options["answer_privileged_ports"] = "true"
-
-
-def _print(text: str) -> NoReturn:
-    """Print a text and exit; where nobody reads it, that is no reason for a traceback."""
-    try:
-        print(text, end="", flush=True)  # noqa: T201  # what was asked for; print() copes with a closed stream
-    except OSError as error:
-        with suppress(OSError):  # Python would complain once more at its end, of what is left in the buffer
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(f"twistd udpecho: standard output cannot be written: {error.strerror}") from None
-    raise SystemExit(0)
 
 
 def describe_plugins(installed: InstalledPlugins) -> str:
