@@ -80,6 +80,7 @@ def _element_sizes() -> bytes:
 _SIZES: Final = _element_sizes()
 _UINT32: Final = 0xCE
 _MSGID_END: Final = 7  # after the list's header, the type, the header of a uint32, and itself
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _HEAD: Final[Callable[[bytes], tuple[int, int, int, int]]] = struct.Struct(">BBBI").unpack_from
 _FOUR_FIELDS: Final = 0x94
 _MSGID_WIDTHS: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4}
@@ -251,7 +252,7 @@ def encode_request(msgid: int, method: str, params: Sequence[object]) -> bytes:
     """
     if not isinstance(method, str):
         raise EncodeError("it must be text", "method")
-    return _encode((TYPE_REQUEST, msgid, method, params), 1)
+    return _encode((TYPE_REQUEST, msgid, method, params), 1, _are_scalars(params))
 
 
 def encode_notification(method: str, params: Sequence[object]) -> bytes:
@@ -262,7 +263,7 @@ def encode_notification(method: str, params: Sequence[object]) -> bytes:
     """
     if not isinstance(method, str):
         raise EncodeError("it must be text", "method")
-    return _encode((TYPE_NOTIFICATION, method, params), 2)
+    return _encode((TYPE_NOTIFICATION, method, params), 2, _are_scalars(params))
 
 
 def encode_response(msgid: int, error: object, result: object) -> bytes:
@@ -271,18 +272,29 @@ def encode_response(msgid: int, error: object, result: object) -> bytes:
     Raises:
         EncodeError: The value cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_RESPONSE, msgid, error, result), 0)
+    return _encode((TYPE_RESPONSE, msgid, error, result), 0, error is None and type(result) in _SCALARS)
 
 
-def _encode(message: tuple[object, ...], own_containers: int) -> bytes:
+def _are_scalars(params: Sequence[object]) -> bool:
+    """Tell whether there is neither a container nor an extension among the parameters."""
+    for param in params:  # noqa: SIM110  # all() with a generator takes three times as long for the usual one or two
+        if type(param) not in _SCALARS:
+            return False
+    return True
+
+
+def _encode(message: tuple[object, ...], own_containers: int, only_scalars: bool) -> bytes:
     """Encode a message and make sure that a decoder with the limits of this module takes it.
 
     Args:
         message: The whole message.
         own_containers: How many lists it has itself: behind its msgid, if it has one.
+        only_scalars: Whether it holds nothing else that such a decoder could refuse.
     """
     try:
         payload: bytes = _PACKER.pack(message)
+        if only_scalars:
+            return payload
         # The four bytes of a msgid look like container headers every second time, and need no check.
         body = payload[_MSGID_END:] if payload[2] == _UINT32 else payload
         if len(body) - len(body.translate(None, _DOUBTFUL_BYTES)) > own_containers:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import random
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 import msgspec
@@ -60,6 +59,12 @@ class Default(enum.Enum):
 
 DEFAULT: Final = Default.DEFAULT
 """As a call's timeout: the one that the client was given."""
+
+
+class _Call(Deferred[Any]):
+    """What a caller gets. That it knows its request saves a canceller of its own, and with it memory."""
+
+    request: PendingRequest
 
 
 class UDPClientService(Service):
@@ -135,7 +140,7 @@ class UDPClientService(Service):
             breaker_cooldown=breaker_cooldown,
         )
         self._large_limit = RateLimit(1, 60.0, reactor.seconds)
-        self._canceller = self._cancel  # one bound method for all calls, not one for each
+        self._canceller = self._cancel  # one bound method for all calls
         self._pump = self._make_pump()
         self._lookup = self._make_lookup(self._pump)
 
@@ -313,14 +318,16 @@ class UDPClientService(Service):
         return self._deferred(request)
 
     def _deferred(self, request: PendingRequest) -> Deferred[Any]:
-        deferred: Deferred[Any] = Deferred(partial(self._canceller, request))
+        deferred = _Call(self._canceller)
+        deferred.request = request
         request.context = deferred
         if not self._lookup.is_final:
             self._lookup.needed()
         self._pump.pump()
         return deferred
 
-    def _cancel(self, request: PendingRequest, _: Deferred[Any]) -> None:
+    def _cancel(self, deferred: Any) -> None:
+        request: PendingRequest = deferred.request
         if not request.done:
             request.context = None  # no cycle is left for the collector
             self._pump.requester.cancel(request, now=self._pump.now())

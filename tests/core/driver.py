@@ -24,6 +24,19 @@ START: Final = 1000.0
 REFUSED: Final = "Connection refused"
 
 
+def held(requester: Requester) -> dict[str, int]:
+    """Return how many entries each of a requester's tables has; the one place that knows their names."""
+    dispatch = requester._dispatch
+    return {
+        "requests": len(requester),
+        "echoes": len(requester._echoes),
+        "deadlines": len(dispatch.deadlines),
+        "queue": sum(not request.done for request in dispatch.queue),
+        "notifications": len(requester._notifications),
+        "retry sockets": dispatch._retry_sockets,
+    }
+
+
 class Client:
     """The owner of a requester.
 
@@ -61,6 +74,10 @@ class Client:
         """Send a raw echo."""
         return self.requester.send_echo(payload, timeout=timeout, now=self.now)
 
+    def cancel(self, request: PendingRequest) -> None:
+        """Cancel a request."""
+        self.requester.cancel(request, now=self.now)
+
     def sent(self) -> list[Transmit]:
         """Take what is to be sent."""
         return self.requester.transmits()
@@ -85,6 +102,10 @@ class Client:
         self.requester.peer_unreachable(
             peer, REFUSED, request.payload[:quoted], request.socket if socket is None else socket, now=self.now
         )
+
+    def refuse_bytes(self, quoted: bytes, peer: Address = FIRST) -> None:
+        """Let an ICMP error come in that quotes any bytes from the usual socket."""
+        self.requester.peer_unreachable(peer, REFUSED, quoted, now=self.now)
 
     def run(self, seconds: float) -> list[tuple[float, Transmit]]:
         """Let time pass, and return what was sent with the seconds after which it was."""
@@ -124,11 +145,9 @@ class Client:
         """Whether no table has anything in it any more and nothing is to be done ever."""
         requester = self.requester
         return (
-            len(requester) == 0
-            and len(requester._echoes) == 0
-            and requester.next_deadline() is None
-            and len(requester._deadlines) == 0
-            and not requester._notifications
+            requester.next_deadline() is None
             and requester.transmits() == []
             and requester.events() == []
+            and not any(held(requester).values())
+            and all(peer.in_flight == 0 for peer in requester.stats.peers)
         )

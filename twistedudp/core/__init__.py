@@ -6,6 +6,7 @@ sockets, clocks or randomness: time and random numbers are arguments.
 
 from __future__ import annotations
 
+from ._dispatch import FIRST_RETRY_SOCKET
 from ._msgids import KEY_SIZE, message_ids
 from ._pending import Kind, PendingRequest, RequesterStats
 from ._requester import Requester
@@ -16,6 +17,7 @@ from ._settings import SAFE_PAYLOAD, RequesterSettings, ResponderSettings
 from ._transmit import Transmit
 
 __all__ = [
+    "FIRST_RETRY_SOCKET",
     "INTERNET",
     "KEY_SIZE",
     "LAN",

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from ._settings import RequesterSettings
     from ._transmit import Transmit
 
-__all__ = ["Dispatch"]
+__all__ = ["FIRST_RETRY_SOCKET", "Dispatch"]
 
 _JITTER: Final = 0.5
 """The first timeout is stretched by up to this part of it (RFC 7252's ACK_RANDOM_FACTOR 1.5), so that clients which
 lost their datagrams together do not repeat them together."""
 
-_FIRST_RETRY_SOCKET: Final = 1 << 16
+FIRST_RETRY_SOCKET: Final = 1 << 16
 """Sockets below are those of raw echoes; each retransmission that wants a socket of its own takes the next number."""
 
 _MIN_REBUILD: Final = 1024  # entries of the queue; below this, sweeping it would save nothing
@@ -55,6 +55,7 @@ class Dispatch:
     Attributes:
         servers: The known addresses.
         deadlines: When something is due for which request.
+        queue: The requests that wait for their turn, and some that have ended.
         transmits: The datagrams to be sent, in order.
         unused_sockets: The local sockets that no request needs any more.
     """
@@ -77,10 +78,10 @@ class Dispatch:
         self._random = random
         self._stats = stats
         self._fail = fail
-        self._queue: deque[PendingRequest] = deque()
+        self.queue: deque[PendingRequest] = deque()
         self._waiting = waiting
         self._retry_sockets = 0
-        self._next_retry_socket = _FIRST_RETRY_SOCKET
+        self._next_retry_socket = FIRST_RETRY_SOCKET
 
     def server_for(self, request: PendingRequest, now: float) -> Server | None:
         """Return the server that a new request is to go to at once, or ``None`` where it has to wait for its turn.
@@ -98,7 +99,7 @@ class Dispatch:
         if len(request.payload) > server.max_payload:
             raise DatagramTooLarge(len(request.payload), server.max_payload)
         window = server.window
-        if self._queue or window.in_flight + 1 > window.size:
+        if self.queue or window.in_flight + 1 > window.size:
             self._stats.queued += 1
             return None
         return server
@@ -108,14 +109,14 @@ class Dispatch:
         if server is not None:
             self._start(request, server, now)
             return
-        self._queue.append(request)
-        if len(self._queue) > _MIN_REBUILD and len(self._queue) > 2 * len(self._waiting):
-            self._queue = deque(queued for queued in self._queue if not queued.done)
+        self.queue.append(request)
+        if len(self.queue) > _MIN_REBUILD and len(self.queue) > 2 * len(self._waiting):
+            self.queue = deque(queued for queued in self.queue if not queued.done)
         self.deadlines.add(request)
 
     def drain(self, now: float) -> None:
         """Transmit the queued requests for which there is room now; fail them where no server answers."""
-        queue = self._queue
+        queue = self.queue
         while queue:
             request = queue[0]
             if not request.done:
@@ -133,7 +134,7 @@ class Dispatch:
 
     def clear(self) -> None:
         """Forget the queue, all of whose requests have ended."""
-        self._queue.clear()
+        self.queue.clear()
 
     def retransmit(self, request: PendingRequest, now: float) -> None:
         """Transmit a request again, with twice the last interval to follow."""

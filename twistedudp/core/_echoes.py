@@ -27,14 +27,18 @@ _MIN_QUOTED: Final = 8
 
 
 class EchoTable:
-    """The waiting raw echoes by socket and bytes."""
+    """The waiting raw echoes.
+
+    Attributes:
+        waiting: The echoes by socket and bytes; to be looked at, not changed.
+    """
 
     def __init__(self) -> None:
-        self._echoes: dict[tuple[int, bytes], PendingRequest] = {}
+        self.waiting: dict[tuple[int, bytes], PendingRequest] = {}
         self._users: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        return len(self._echoes)
+        return len(self.waiting)
 
     def free_socket(self, payload: bytes) -> int:
         """Return the first local socket from which no equal payload is waiting.
@@ -46,18 +50,18 @@ class EchoTable:
         if len(payload) > LARGEST_PAYLOAD:
             raise DatagramTooLarge(len(payload), LARGEST_PAYLOAD)
         for socket in range(MAX_EQUAL_ECHOES):
-            if (socket, payload) not in self._echoes:
+            if (socket, payload) not in self.waiting:
                 return socket
         raise TooManyRequests(f"{MAX_EQUAL_ECHOES} echoes of these same bytes are waiting, the most allowed")
 
     def add(self, request: PendingRequest) -> None:
         """Enter an echo under its socket and bytes."""
-        self._echoes[request.socket, request.payload] = request
+        self.waiting[request.socket, request.payload] = request
         self._users[request.socket] += 1
 
     def remove(self, request: PendingRequest) -> bool:
         """Forget an echo; tell whether it leaves behind a socket of its own that no other echo uses."""
-        del self._echoes[request.socket, request.payload]
+        del self.waiting[request.socket, request.payload]
         self._users[request.socket] -= 1
         if self._users[request.socket]:
             return False
@@ -70,7 +74,7 @@ class EchoTable:
 
     def answered_untrusted(self, payload: bytes, peer: Address, socket: int) -> PendingRequest | None:
         """Return the echo that a datagram answers, or ``None``."""
-        echo = self._echoes.get((socket, payload))
+        echo = self.waiting.get((socket, payload))
         return echo if echo is not None and peer in echo.asked else None
 
     def quoted_untrusted(self, quoted: bytes, peer: Address, socket: int) -> PendingRequest | None:
@@ -78,7 +82,7 @@ class EchoTable:
         echo = self.answered_untrusted(quoted, peer, socket)
         if echo is not None or len(quoted) < _MIN_QUOTED:
             return echo
-        for (local, payload), candidate in self._echoes.items():
+        for (local, payload), candidate in self.waiting.items():
             if local == socket and payload.startswith(quoted) and peer in candidate.asked:
                 return candidate
         return None

@@ -206,7 +206,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
 
     def datagram_received(self, payload: bytes, peer: Address, socket: int = 0, *, now: float) -> None:
         """Take a datagram of any origin; cannot fail."""
-        if self._echoes:
+        if self._echoes.waiting:
             echo = self._echoes.answered_untrusted(payload, peer, socket)
             if echo is not None:
                 self._answer(echo, payload, peer, now)
@@ -233,7 +233,8 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self._reflection_untrusted(message, payload, peer, now)
         else:
             self.stats.rejected["not_a_response"] += 1
-        self._dispatch.drain(now)
+        if self._dispatch.queue:
+            self._dispatch.drain(now)
 
     def peer_unreachable(self, peer: Address, reason: str, quoted: bytes, socket: int = 0, *, now: float) -> None:
         """Take an ICMP error, which can be forged: one that quotes no waiting request is counted and ignored.
