@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from twistedudp.testing import SimulationError, SteppingClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall
 
 
 class SteppingClockTests(SynchronousTestCase):
@@ -202,3 +205,99 @@ class RunawayTests(SynchronousTestCase):
             clock.callLater(tenth / 10, lambda: ran.append(clock.seconds()))
         clock.advance(1)
         self.assertEqual(len(ran), 10)
+
+
+class ModelTests(SynchronousTestCase):
+    """The heap against the simplest thing that is right: a list, sorted anew whenever it matters."""
+
+    def play(self, seed: int) -> tuple[list[object], list[object]]:
+        """Do random things to both, and return what each saw."""
+        rng = random.Random(seed)  # noqa: S311  # reproducible on purpose
+        clock = SteppingClock()
+        model: dict[int, float] = {}
+        calls: dict[int, IDelayedCall] = {}
+        seen: list[object] = []
+        expected: list[object] = []
+
+        def ran(number: int) -> None:
+            seen.append((clock.seconds(), number))
+
+        for number in range(300):
+            # Few different times, so that many calls are due together.
+            action, delay = rng.randrange(8), rng.randrange(6) / 2
+            if action < 3 or not model:
+                calls[number] = clock.callLater(delay, ran, number)
+                model[number] = clock.seconds() + delay
+                continue
+            chosen = rng.choice(list(model))
+            if action == 3:
+                calls[chosen].cancel()
+                del model[chosen]
+            elif action == 4:
+                calls[chosen].reset(delay)
+                model[chosen] = clock.seconds() + delay
+            elif action == 5:
+                later = max(clock.seconds() - model[chosen], delay - 1)
+                calls[chosen].delay(later)
+                model[chosen] += later
+            else:
+                end = clock.seconds() + delay / 4
+                due = sorted(((time, each) for each, time in model.items() if time <= end))
+                expected += due
+                model = {each: time for each, time in model.items() if time > end}
+                clock.advance(delay / 4)
+            pending = sorted(model, key=lambda each: (model[each], each))
+            expected.append(pending)
+            seen.append([call.args[0] for call in clock.pending_calls()])
+        return seen, expected
+
+    def test_same_as_a_sorted_list(self) -> None:
+        """Whatever is made, cancelled, put off and brought forward, the same calls run at the same times in order."""
+        for seed in range(100):
+            seen, expected = self.play(seed)
+            self.assertEqual(seen, expected, seed)
+
+    def test_no_refuse(self) -> None:
+        """What cancelled and moved calls leave behind is never more than the calls that wait, and some."""
+        clock = SteppingClock()
+        waiting = [clock.callLater(1000, self.fail) for _ in range(100)]
+        longest = 0
+        for number in range(5000):
+            clock.callLater(50, self.fail).cancel()
+            waiting[number % 100].reset(900 - number / 10)
+            longest = max(longest, len(clock._heap))
+        self.assertLessEqual(longest, 2 * 101 + 64 + 1)
+        self.assertEqual(len(clock.getDelayedCalls()), 100)
+
+    def test_calls_attribute(self) -> None:
+        """The calls of a task.Clock can be looked at, in the order in which they will run."""
+        clock = SteppingClock()
+        late, early = clock.callLater(2, self.fail), clock.callLater(1, self.fail)
+        self.assertEqual(clock.calls, [early, late])
+        early.reset(3)
+        self.assertEqual(clock.calls, [late, early])
+
+    def test_moved_away_and_back(self) -> None:
+        """A call that was brought forward, then put off to its first time, runs once."""
+        clock = SteppingClock()
+        ran: list[float] = []
+        call = clock.callLater(5, lambda: ran.append(clock.seconds()))
+        call.reset(3)
+        call.reset(5)
+        clock.advance(10)
+        self.assertEqual((ran, clock.getDelayedCalls()), ([5.0], []))
+
+    def test_dropped(self) -> None:
+        """An owner's dropped calls never run, look pending, and may be cancelled or moved without effect."""
+        clock = SteppingClock()
+        owner = object()
+        calls = [clock.call_later_for(owner, delay, self.fail) for delay in (1, 2, 3)]
+        kept = clock.callLater(2, lambda: None)
+        self.assertEqual(clock.drop_calls_of(owner), 3)
+        self.assertTrue(all(call.active() for call in calls))
+        calls[0].cancel()
+        calls[1].reset(0.5)
+        calls[2].delay(-2.9)
+        self.assertEqual(clock.getDelayedCalls(), [kept])
+        clock.advance(5)
+        self.assertEqual((clock.getDelayedCalls(), clock._pending), ([], 0))

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.testing.protocols import Echo, Recorder
+from twistedudp import testing
 from twistedudp.testing import SimulatedNetwork, SimulatedReactor
 
 if TYPE_CHECKING:
@@ -197,3 +198,16 @@ class RunTests(SynchronousTestCase):
         """The stock arguments of listenUDP do, the size as Twisted's default."""
         reactor = SimulatedNetwork().reactor()
         self.assertEqual(reactor.listenUDP(7, Recorder(reactor)).max_datagram_size, 8192)
+
+
+class PackageTests(SynchronousTestCase):
+    """The names of the package."""
+
+    def test_all(self) -> None:
+        """Each public name leads to an object that knows itself by it, and dir() lists it; others are an error."""
+        for name in testing.__all__:
+            self.assertEqual(getattr(testing, name).__name__, name)
+        self.assertLessEqual(set(testing.__all__), set(dir(testing)))
+        self.assertEqual(set(testing.__all__), set(testing._HOMES))
+        with self.assertRaisesRegex(AttributeError, "has no attribute 'Network'"):
+            testing.Network  # noqa: B018  # looking it up is the test

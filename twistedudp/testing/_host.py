@@ -14,7 +14,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from .. import address
-from ..address import is_group, is_ipv6, is_loopback
 
 if TYPE_CHECKING:
     import random
@@ -22,7 +21,17 @@ if TYPE_CHECKING:
     from ..address import Address
     from ._port import SimulatedPort
 
-__all__ = ["ANY_IPV4", "ANY_IPV6", "BROADCAST", "EPHEMERAL_PORTS", "Host", "canonical"]
+__all__ = [
+    "ANY_IPV4",
+    "ANY_IPV6",
+    "BROADCAST",
+    "EPHEMERAL_PORTS",
+    "Host",
+    "canonical",
+    "is_group",
+    "is_ipv6",
+    "is_loopback",
+]
 
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104  # the address to compare with; no socket is opened here
 ANY_IPV6: Final = "::"
@@ -31,11 +40,15 @@ BROADCAST: Final = "255.255.255.255"
 EPHEMERAL_PORTS: Final = range(32768, 61000)
 """What port 0 draws from: Linux' net.ipv4.ip_local_port_range as it comes."""
 
-_KNOWN_SPELLINGS: Final = 65536
-"""Addresses whose canonical spelling is remembered: a test's hosts, with room for forged sources."""
+_KNOWN_ADDRESSES: Final = 65536
+"""Addresses of which what they are is remembered: a test's hosts, with room for forged sources."""
 
-
-canonical = functools.lru_cache(maxsize=_KNOWN_SPELLINGS)(address.canonical)
+# Each is asked several times for each datagram, and to read an address takes longer than all the rest of its way.
+_remembered = functools.lru_cache(maxsize=_KNOWN_ADDRESSES)
+canonical = _remembered(address.canonical)
+is_group = _remembered(address.is_group)
+is_ipv6 = _remembered(address.is_ipv6)
+is_loopback = _remembered(address.is_loopback)
 
 
 class Host:
@@ -45,12 +58,14 @@ class Host:
         name: Its first address; what links are named after.
         addresses: Its addresses beside loopback, in canonical spelling.
         silent: Whether it keeps quiet about datagrams to ports where nobody listens.
+        down: Whether it has crashed and not come back yet: nothing that arrives is heard or answered.
     """
 
     def __init__(self, addresses: tuple[str, ...], rng: random.Random, *, silent: bool) -> None:
         self.name = addresses[0]
         self.addresses = addresses
         self.silent = silent
+        self.down = False
         self._rng = rng
         self._bound: dict[int, list[SimulatedPort]] = {}
 
@@ -94,6 +109,13 @@ class Host:
         self._bound[number].remove(port)
         if not self._bound[number]:
             del self._bound[number]
+
+    def crash(self) -> None:
+        """Go down: the ports vanish."""
+        self.down = True
+        for port in self.ports:
+            port.vanish()
+        self._bound.clear()
 
     def port_for(self, destination: Address, peer: Address) -> SimulatedPort | None:
         """Return the port that takes what ``peer`` sends to ``destination``, if there is one.

@@ -11,27 +11,29 @@ nothing depends on identities or on hash seeds.
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..address import is_group, is_ipv6, is_loopback
-from ..impairment._link import Datagram, Link, derived_rng
-from ..interfaces import Unreachable
+from ..impairment._link import derived_rng
+from ..impairment._packets import port_unreachable
 from ._clock import SimulationError, SteppingClock
-from ._host import ANY_IPV4, ANY_IPV6, Host, canonical
+from ._host import ANY_IPV4, ANY_IPV6, Host, canonical, is_group, is_loopback
+from ._ladder import WIDTH, Window, draw
+from ._links import Links, effect_pairs
 from ._reactor import SimulatedReactor
 from ._trace import Fate, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
-    from ..impairment._link import Stage
+    from ..impairment._link import Datagram, Link, Stage
+    from ._links import Effects
+    from ._trace import TraceRow
 
 __all__ = ["DEFAULT_DELAY", "DEFAULT_TIMEOUT", "IDLE_LIMIT", "SimulatedNetwork"]
 
@@ -44,22 +46,13 @@ DEFAULT_TIMEOUT: Final = 60.0
 IDLE_LIMIT: Final = 3600.0
 """Virtual seconds after which :meth:`SimulatedNetwork.run_until_idle` takes what it sees for a timer without end."""
 
-_ICMP_PORT_UNREACHABLE: Final = (3, 3)
-"""Type and code (RFC 792)."""
-_ICMPV6_PORT_UNREACHABLE: Final = (1, 4)
-"""Type and code (RFC 4443 section 3.1)."""
-_QUOTED_IPV4: Final = 576 - 20 - 8 - 20 - 8
-"""Bytes of payload that an ICMP error quotes: it has at most 576 bytes (RFC 1812 section 4.3.2.3) with four headers."""
-_QUOTED_IPV6: Final = 1280 - 40 - 8 - 40 - 8
-"""The same for ICMPv6: at most the least MTU (RFC 4443 section 3.1)."""
-
 _LOCALHOST: Final = {"localhost": ("::1", "127.0.0.1")}
 
 _T = TypeVar("_T")
 
 
 class _Way(NamedTuple):
-    """Where a datagram that is being sent goes along."""
+    """Where a datagram that is being sent goes along, if it meets effects there."""
 
     sender: Host
     receiver: Host
@@ -72,41 +65,52 @@ class SimulatedNetwork:
     """A network in a box: hosts on one virtual clock, driven by the test.
 
     Args:
-        seed: What all randomness is derived from: equal seeds and equal programs give equal traces.
+        seed: What all randomness is derived from: equal seeds and equal programs give equal traces. ``None`` takes the
+            seed in the text of ``effects``, or 0.
         delay: Seconds that a datagram takes one way on every link; :meth:`link` sets it for one link.
         names: The addresses of host names, beside ``localhost``; more may be put into :attr:`names` later.
         lookup_delay: Seconds that looking a name up takes.
+        effects: What happens on every link, also on a host's own to itself: a callable without arguments that returns
+            new effects, such as ``lambda: [Loss(0.3)]``, called once for each direction; or a text for
+            :func:`twistedudp.impairment.parse_effects`. With ``nat`` in the text, the host that sends first is inside.
+        trace_limit: How many records the trace keeps, the latest; ``None`` for all.
 
     Attributes:
+        seed: The seed.
         clock: The clock of all hosts, a :class:`SteppingClock`.
-        trace: What happened to each datagram, a :class:`Trace`.
+        trace: What happened to each datagram, a :class:`Trace`; :meth:`explain` draws it.
         names: The table of host names: lower-case name to addresses. A name that is not there does not resolve.
         lookup_delay: Seconds that looking a name up takes; may be set at any time.
+
+    Raises:
+        twistedudp.impairment.EffectError: The text of the effects is wrong.
+        ValueError: The text has a seed, and another one was given beside it.
     """
 
     def __init__(
         self,
-        seed: int = 0,
+        seed: int | None = None,
         *,
         delay: float = DEFAULT_DELAY,
         names: Mapping[str, Sequence[str]] | None = None,
         lookup_delay: float = 0.0,
+        effects: Effects | None = None,
+        trace_limit: int | None = None,
     ) -> None:
+        pairs, self.seed = effect_pairs(effects, seed)
         self.clock = SteppingClock()
-        self.trace = Trace()
+        self.trace = Trace(trace_limit)
         self.names: dict[str, Sequence[str]] = {**_LOCALHOST, **(names or {})}
         self.lookup_delay = lookup_delay
-        self._seed = seed
-        self._delay = delay
         self._hosts: list[Host] = []
         self._host_of: dict[str, Host] = {}
-        self._links: dict[tuple[str, str], Link] = {}
+        self._links = Links(self.seed, delay, pairs)
 
     # -- building
 
-    def reactor(self, *addresses: str, silent: bool = False) -> SimulatedReactor:
+    def reactor(self, *addresses: str, silent: bool = False, name: str = "") -> SimulatedReactor:
         """Add a host and return its reactor; see :class:`SimulatedReactor` for the arguments."""
-        return SimulatedReactor(self, *addresses, silent=silent)
+        return SimulatedReactor(self, *addresses, silent=silent, name=name)
 
     def link(self, source: SimulatedReactor | str, destination: SimulatedReactor | str) -> Link:
         """Return the link from one host to another, to set its delay or to add effects.
@@ -118,7 +122,37 @@ class SimulatedNetwork:
         Raises:
             ValueError: No host has such an address.
         """
-        return self._link(self._host(source), self._host(destination))
+        return self._links.between(self._host(source), self._host(destination))
+
+    def links(self, one: SimulatedReactor | str, other: SimulatedReactor | str) -> tuple[Link, Link]:
+        """Return the links from one host to another and back; see :meth:`link`."""
+        return self.link(one, other), self.link(other, one)
+
+    def impair(self, one: SimulatedReactor | str, other: SimulatedReactor | str, effects: Effects) -> None:
+        """Add effects to the links between two hosts, new ones in each direction.
+
+        Args:
+            one: A host; with ``nat`` in the text, the one that is inside.
+            other: The other host.
+            effects: A callable or a text, as for :class:`SimulatedNetwork`; a text without a seed.
+
+        Raises:
+            ValueError: No host has such an address, the text is wrong, or it has a seed other than the network's.
+        """
+        pairs, _ = effect_pairs(effects, self.seed)
+        self._links.impair(self._host(one), self._host(other), pairs)
+
+    def note(self, text: str, about: SimulatedReactor | str | None = None) -> None:
+        """Put a remark into the trace, for :meth:`explain` to show at its time.
+
+        Args:
+            text: The remark, one line.
+            about: The host that it is about, if any.
+
+        Raises:
+            ValueError: No host has such an address.
+        """
+        self.trace.note(text, self.clock.seconds(), "" if about is None else self._host(about).name)
 
     # -- running
 
@@ -158,7 +192,7 @@ class SimulatedNetwork:
             pass
         if not outcome:
             waiting = False
-            raise SimulationError(self._why_not_fired(timeout))
+            raise SimulationError(_why_not_fired(self.clock, timeout))
         if isinstance(outcome[0], Failure):
             outcome[0].raiseException()
         return outcome[0]
@@ -181,12 +215,70 @@ class SimulatedNetwork:
                 f"{pending[0]}; stop what restarts itself, or use advance()"
             )
 
+    # -- looking
+
+    def explain(
+        self,
+        *hosts: SimulatedReactor | str,
+        since: float = 0.0,
+        until: float = math.inf,
+        last: int | None = None,
+        width: int = WIDTH,
+        file: TextIO | None = None,
+    ) -> str:
+        """Draw what happened as a ladder diagram, and return it: a column for each host, an arrow for each datagram.
+
+        A datagram has one line, at the time at which it was sent; or two, the second where it arrived, if anything else
+        happened in between. Bytes that a host sends again are told by ``try 2``, ``try 3`` and so on. All of it is
+        ASCII, whatever the payloads are.
+
+        Args:
+            hosts: The hosts whose columns to draw, in this order, by reactors or addresses, with what went between
+                them; none for all that had a part in what is drawn. Their names are taken from :attr:`names`.
+            since: What happened before this time, in seconds, is left out.
+            until: What happened after this time, in seconds, is left out.
+            last: How many datagrams to draw at most, the latest; ``None`` for all.
+            width: Characters of a line; more are used where the hosts need them.
+            file: Where to print the diagram as well, such as ``sys.stdout``.
+
+        Raises:
+            ValueError: No host has such an address.
+        """
+        window = Window([self._host(host).name for host in hosts], since, until, last)
+        addresses = {host.name: host.addresses for host in self._hosts}
+        diagram = draw(self.trace, addresses, self.names, window, width)
+        if file is not None:
+            file.write(diagram)
+        return diagram
+
+    def leftovers(self) -> list[str]:
+        """Tell what the programs have left behind: ports that are bound, and delayed calls that are pending.
+
+        What is due now runs first, such as closings that are under way. Datagrams in flight are nobody's, and are not
+        among it.
+        """
+        self.advance(0)
+        ports = [
+            f"port {port.getHost().port} of {host.name} is still bound, by {port.protocol!r}"
+            for host in self._hosts
+            for port in host.ports
+        ]
+        calls = [call for call in self.clock.pending_calls() if call.owner is not self]
+        return ports + [
+            f"a delayed call{f' of {call.owner!r}' if call.owner else ''} is still pending: {call!r}" for call in calls
+        ]
+
     # -- what reactors and ports call
 
-    def add_host(self, addresses: Sequence[str], *, silent: bool) -> Host:
+    def add_host(self, addresses: Sequence[str], *, silent: bool, name: str) -> Host:
         """Make the host of a reactor; tests call :meth:`reactor`."""
         chosen = tuple(map(self._free_address, addresses)) or self._pick_addresses()
-        host = Host(chosen, derived_rng(self._seed, "ports", chosen[0]), silent=silent)
+        key = name.lower().rstrip(".")
+        if key in self.names:
+            raise ValueError(f"the name {name} has addresses already; choose another one for this host")
+        if key:
+            self.names[key] = chosen
+        host = Host(chosen, derived_rng(self.seed, "ports", chosen[0]), silent=silent)
         self._hosts.append(host)
         self._host_of.update(dict.fromkeys(chosen, host))
         return host
@@ -200,66 +292,73 @@ class SimulatedNetwork:
         address = datagram.destination[0]
         if is_group(address):
             for receiver in self._hosts:
-                self._depart(datagram, self._way(host, receiver))
+                self._depart(datagram, host, receiver)
             return
         owner = host if host.owns(address) else self._host_of.get(address)
         if owner is None:
-            self.unsent(datagram, Fate.NO_HOST)
+            self.unsent(host, datagram, Fate.NO_HOST)
         else:
-            self._depart(datagram, self._way(host, owner))
+            self._depart(datagram, host, owner)
 
-    def unsent(self, datagram: Datagram, fate: Fate) -> None:
-        """Record a datagram that never left."""
+    def unsent(self, host: Host, datagram: Datagram, fate: Fate) -> None:
+        """Record a datagram that never left its host."""
         now = self.clock.seconds()
-        self.trace.settled(self.trace.sent(datagram, now), fate, now, datagram)
+        self.trace.settled(self.trace.sent(datagram, now, host.name, ""), fate, now, datagram)
 
     # -- the path
 
-    def _depart(self, datagram: Datagram, way: _Way, cause: str = "") -> None:
-        self._travel(self.trace.sent(datagram, self.clock.seconds(), cause), datagram, way, 0)
+    def _depart(self, datagram: Datagram, sender: Host, receiver: Host, cause: str = "") -> None:
+        link = self._links.between(sender, receiver)
+        row = self.trace.sent(datagram, self.clock.rightNow, sender.name, receiver.name, cause)
+        if link.stages:
+            self._travel(row, datagram, _Way(sender, receiver, link, link.stages), 0)
+        else:
+            self.clock.call_later_for(self, link.delay, self._arrive, row, datagram, receiver)
 
-    def _travel(self, number: int, datagram: Datagram, way: _Way, passed: int) -> None:
+    def _travel(self, row: TraceRow, datagram: Datagram, way: _Way, passed: int) -> None:
         """Take a datagram that has passed some of the effects through the next one; the seam where effects work."""
         if passed == len(way.stages):
-            self.clock.callLater(way.link.delay, self._arrive, number, datagram, way.receiver)
+            self.clock.call_later_for(self, way.link.delay, self._arrive, row, datagram, way.receiver)
             return
         stage = way.stages[passed]
-        now = self.clock.seconds()
+        now = self.clock.rightNow
         arrivals = list(stage.effect(datagram, now, stage.rng))
         onwards = [arrival for arrival in arrivals if arrival.datagram.error == datagram.error]
         if not onwards:
-            self.trace.settled(number, Fate.REFUSED if arrivals else Fate.LOST, now, datagram, stage.label)
+            self.trace.settled(row, Fate.REFUSED if arrivals else Fate.LOST, now, datagram, stage.label)
         for index, (copy, delay) in enumerate(onwards):
-            mark = number if index == 0 else self.trace.sent(copy, now, stage.label)
+            if index:
+                row = self.trace.sent(copy, now, way.sender.name, way.receiver.name, stage.label)
             if delay:
-                self.clock.callLater(delay, self._travel, mark, copy, way, passed + 1)
+                self.clock.call_later_for(self, delay, self._travel, row, copy, way, passed + 1)
             else:
-                self._travel(mark, copy, way, passed + 1)
+                self._travel(row, copy, way, passed + 1)
+        if len(onwards) == len(arrivals):
+            return
         for arrival in arrivals:
             if arrival.datagram.error != datagram.error:
-                back = self._way(way.receiver, way.sender)
-                self.clock.callLater(arrival.delay, self._depart, arrival.datagram, back, stage.label)
+                back = (way.receiver, way.sender, stage.label)
+                self.clock.call_later_for(self, arrival.delay, self._depart, arrival.datagram, *back)
 
-    def _arrive(self, number: int, datagram: Datagram, host: Host) -> None:
+    def _arrive(self, row: TraceRow, datagram: Datagram, host: Host) -> None:
         destination = datagram.destination
-        to_group = is_group(destination[0])
         # An effect may have redirected it. Loopback and broadcast addresses are no host's own.
         host = self._host_of.get(destination[0], host)
         port = host.port_for(destination, datagram.source)
-        now = self.clock.seconds()
+        now = self.clock.rightNow
         if port is None or not port.reading:
-            refusing = port is None and not (host.silent or to_group or datagram.error)
-            self.trace.settled(number, Fate.REFUSED if refusing else Fate.UNHEARD, now, datagram)
-            if refusing:
-                self.send(host, _port_unreachable(datagram))
+            quiet = port or host.silent or host.down or datagram.error or is_group(destination[0])
+            self.trace.settled(row, Fate.UNHEARD if quiet else Fate.REFUSED, now, datagram)
+            if not quiet:
+                self.send(host, port_unreachable(datagram))
         elif datagram.error is not None:
-            self.trace.settled(number, Fate.DELIVERED, now, datagram)
+            self.trace.settled(row, Fate.DELIVERED, now, datagram)
             port.unreachable(datagram.source, datagram.error, datagram.payload)
         elif len(datagram.payload) > port.max_datagram_size:
-            self.trace.settled(number, Fate.TOO_LARGE, now, datagram)
+            self.trace.settled(row, Fate.TOO_LARGE, now, datagram)
             port.dropped_too_large()
         else:
-            self.trace.settled(number, Fate.DELIVERED, now, datagram)
+            self.trace.settled(row, Fate.DELIVERED, now, datagram)
             port.deliver(datagram)
 
     # -- details
@@ -271,17 +370,6 @@ class SimulatedNetwork:
             return self._host_of[canonical(which)]
         except KeyError:
             raise ValueError(f"no host of this network has the address {which}") from None
-
-    def _link(self, source: Host, destination: Host) -> Link:
-        key = (source.name, destination.name)
-        link = self._links.get(key)
-        if link is None:
-            link = self._links[key] = Link(self._seed, f"{source.name} > {destination.name}", self._delay)
-        return link
-
-    def _way(self, sender: Host, receiver: Host) -> _Way:
-        link = self._link(sender, receiver)
-        return _Way(sender, receiver, link, link.stages)
 
     def _free_address(self, text: str) -> str:
         address = canonical(text)
@@ -299,21 +387,12 @@ class SimulatedNetwork:
                 return addresses
         raise AssertionError
 
-    def _why_not_fired(self, timeout: float) -> str:
-        pending = self.clock.getDelayedCalls()
-        if pending:
-            return (
-                f"the Deferred did not fire within {timeout:g} s of virtual time; {len(pending):,} delayed calls are "
-                f"pending, the next is {pending[0]}"
-            )
-        return "the Deferred has not fired, and nothing is scheduled any more that could make it fire"
 
-
-def _port_unreachable(datagram: Datagram) -> Datagram:
-    reporter = datagram.destination[0]
-    if is_ipv6(reporter):
-        (kind, code), limit = _ICMPV6_PORT_UNREACHABLE, _QUOTED_IPV6
-    else:
-        (kind, code), limit = _ICMP_PORT_UNREACHABLE, _QUOTED_IPV4
-    error = Unreachable(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED), kind, code, reporter)
-    return Datagram(datagram.destination, datagram.source, datagram.payload[:limit], error)
+def _why_not_fired(clock: SteppingClock, timeout: float) -> str:
+    pending = clock.getDelayedCalls()
+    if pending:
+        return (
+            f"the Deferred did not fire within {timeout:g} s of virtual time; {len(pending):,} delayed calls are "
+            f"pending, the next is {pending[0]}"
+        )
+    return "the Deferred has not fired, and nothing is scheduled any more that could make it fire"

@@ -20,14 +20,13 @@ from twisted.logger import Logger
 from twisted.python import log
 from zope.interface import implementer
 
-from ..address import is_group, is_ipv6
 from ..errors import LocalError
 from ..impairment._link import Datagram
 from ..interfaces import IDatagramPort
 from ..transport._addresses import TwoGenerations, family_of
 from ..transport._errors import BroadcastNotAllowed, cannot_listen, invalid_address
 from ..transport._stats import DatagramStats
-from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical
+from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6
 from ._trace import Fate
 
 if TYPE_CHECKING:
@@ -104,10 +103,12 @@ class SimulatedPort:
         """Bind and start the protocol; see ``IListeningPort.startListening``.
 
         Raises:
-            twisted.internet.error.CannotListenError: The port is taken, the address is not this host's, or the port
-                listens already.
+            twisted.internet.error.CannotListenError: The port is taken, the address is not this host's, the port
+                listens already, or the host has crashed since its reactor was made.
         """
         interface, port = self._asked_for
+        if self._reactor.crashed:
+            raise cannot_listen(interface, port, "this host has crashed; use the reactor that restart() returns")
         if self.bound_address:
             raise cannot_listen(interface, port, "this port object listens already")
         address = canonical(interface) if interface else ANY_IPV4
@@ -236,12 +237,20 @@ class SimulatedPort:
         self._call(self.protocol.datagramReceived, datagram.payload, datagram.source)
         self._delivering = None
 
+    def vanish(self) -> None:
+        """Be gone at once, as in a crash: the protocol is not told, and Deferreds of stopListening() never fire."""
+        self.bound_address = ""
+        self._stopping = None
+
     def dropped_too_large(self) -> None:
         """Count a datagram that is larger than the port accepts."""
         self.stats.oversize_dropped += 1
 
     def unreachable(self, peer: Address, reason: Unreachable, quoted: bytes) -> None:
         """Tell the protocol of an ICMP error."""
+        if reason.errno == errno.EMSGSIZE:  # as a real port: it does not say that the peer is unreachable
+            self.stats.path_mtu_reports += 1
+            return
         self.stats.unreachable += 1
         if hasattr(self.protocol, "peer_unreachable"):
             self._call(self.protocol.peer_unreachable, peer, reason, quoted)
@@ -301,7 +310,7 @@ class SimulatedPort:
         datagram = Datagram((source or self.bound_address, self._host[1]), destination, payload)
         if source is None or destination[1] == 0:
             self.stats.count_send_error(errno.EINVAL if source else errno.ENETUNREACH)
-            self._reactor.network.unsent(datagram, Fate.UNROUTABLE)
+            self._reactor.network.unsent(host, datagram, Fate.UNROUTABLE)
             return
         self.stats.datagrams_sent += 1
         self.stats.bytes_sent += len(payload)

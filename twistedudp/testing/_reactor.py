@@ -3,7 +3,8 @@
 Theory of operation: what a program needs of a reactor to speak UDP, and nothing else: time, ports, names. It has no
 file descriptors (no ``IReactorFDSet``), which is how :func:`twistedudp.transport.listen` knows to ask it for a port.
 All reactors of a network share one clock; each knows its own delayed calls, so that a test can see whether one program
-has left any behind.
+has left any behind. A host that crashes takes its reactor with it: what its programs still do is without effect, and
+the programs of its next life run on another reactor, so that nothing of the old life reaches into the new one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTime, IReactorUDP
 from zope.interface import implementer
 
+from ..errors import LocalError
 from ._port import SimulatedPort
 from ._resolver import SimulatedResolver
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
     from twisted.internet.protocol import DatagramProtocol
 
+    from ._host import Host
     from ._network import SimulatedNetwork
 
 __all__ = ["SimulatedReactor"]
@@ -38,20 +41,24 @@ class SimulatedReactor:
             that the network picks.
         silent: Whether datagrams to ports where nobody listens vanish, as behind a firewall, instead of being answered
             with an ICMP port-unreachable.
+        name: A host name, which is put into the network's table with these addresses, and which
+            :meth:`SimulatedNetwork.explain` shows.
 
     Attributes:
+        network: The network.
+        host: What the network knows of the host.
+        crashed: Whether :meth:`crash` has ended this reactor.
         nameResolver: Looks names up in the network's table; see ``IReactorPluggableNameResolver``.
 
     Raises:
-        ValueError: Not a numeric address of a host, or another host has it.
+        ValueError: Not a numeric address of a host, or another host has it or the name.
     """
 
     nameResolver: IHostnameResolver
+    crashed = False
 
-    def __init__(self, network: SimulatedNetwork, *addresses: str, silent: bool = False) -> None:
-        self.network = network
-        self.host = network.add_host(addresses, silent=silent)
-        self.nameResolver = SimulatedResolver(self, network.look_up, lambda: network.lookup_delay)
+    def __init__(self, network: SimulatedNetwork, *addresses: str, silent: bool = False, name: str = "") -> None:
+        self._run_on(network, network.add_host(addresses, silent=silent, name=name))
 
     def __repr__(self) -> str:
         return f"<SimulatedReactor {' '.join(self.addresses)}>"
@@ -75,6 +82,38 @@ class SimulatedReactor:
         """The ports that are bound on this host, by number: empty when every program has cleaned up."""
         return self.host.ports
 
+    def crash(self) -> None:
+        """Let the host fail, as by a loss of power; nothing is told to the programs on it.
+
+        Its ports vanish without ``stopProtocol``, its delayed calls never run, Deferreds that wait for either never
+        fire. What its programs still do, when a test calls them, has no effect: datagrams do not leave, and calls that
+        they schedule do not run. The host hears nothing and answers nothing, not even by ICMP, until :meth:`restart`.
+        Datagrams that it has sent are on their way all the same. Crashing twice is harmless.
+        """
+        if self.crashed:
+            return
+        self.crashed = True
+        self.host.crash()
+        self.network.clock.drop_calls_of(self)
+        self.network.note("crashed", self)
+
+    def restart(self) -> SimulatedReactor:
+        """Bring a crashed host up again, with the same addresses and links, and without any program.
+
+        Returns:
+            The reactor for the programs of its new life.
+
+        Raises:
+            twistedudp.errors.LocalError: It has not crashed, or is up again already.
+        """
+        if not self.crashed or not self.host.down:
+            raise LocalError("this host is up; only after crash() it can be restarted, once")
+        self.host.down = False
+        reactor = type(self).__new__(type(self))
+        reactor._run_on(self.network, self.host)
+        self.network.note("restarted", reactor)
+        return reactor
+
     def seconds(self) -> float:
         """Return the virtual time, in seconds; see ``IReactorTime.seconds``."""
         return self.network.clock.seconds()
@@ -91,7 +130,10 @@ class SimulatedReactor:
         Raises:
             ValueError: The delay is negative or not a number.
         """
-        return self.network.clock.call_later_for(self, delay, callable, *args, **kwargs)
+        call = self.network.clock.call_later_for(self, delay, callable, *args, **kwargs)
+        if self.crashed:
+            self.network.clock.drop_calls_of(self)
+        return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """Return what was scheduled by this reactor and is pending; datagrams under way are not among it."""
@@ -109,7 +151,8 @@ class SimulatedReactor:
             maxPacketSize: Bytes; a larger datagram is counted and dropped, never cut.
 
         Raises:
-            twisted.internet.error.CannotListenError: The port is taken, or the address is not this host's.
+            twisted.internet.error.CannotListenError: The port is taken, the address is not this host's, or the host has
+                crashed since this reactor was made.
             twisted.internet.error.InvalidAddressError: The interface is not a numeric address.
         """
         listening = SimulatedPort(self, port, protocol, interface, maxPacketSize)
@@ -120,3 +163,8 @@ class SimulatedReactor:
         """Use another resolver; see ``IReactorPluggableNameResolver.installNameResolver``."""
         previous, self.nameResolver = self.nameResolver, resolver
         return previous
+
+    def _run_on(self, network: SimulatedNetwork, host: Host) -> None:
+        self.network = network
+        self.host = host
+        self.nameResolver = SimulatedResolver(self, network.look_up, lambda: network.lookup_delay)
