@@ -308,6 +308,12 @@ class RPCProtocolTests(SynchronousTestCase):
         self.assertEqual(self.answers(max_request_size="11"), [b"\x94\x01\x01\xc0\x04"])
         self.assertEqual(self.answers(max_request_size="10"), [])
 
+    def test_cache_bounds(self) -> None:
+        """The bounds of the kept responses are the protocol's options as well."""
+        bounds = {"cache_entries": "7", "cache_size": "70000", "cache_age": "90"}
+        settings = rpc_protocol("methods_to_serve:Methods", **bounds)._responder.settings
+        self.assertEqual((7, 70000, 90.0), (settings.cache_entries, settings.cache_size, settings.cache_age))
+
     def test_refused(self) -> None:
         """What cannot be served is a plugin error that names the class."""
         for name, options, expected in (
@@ -315,6 +321,8 @@ class RPCProtocolTests(SynchronousTestCase):
             ("methods_to_serve:Methods", {"max_request_size": "-1"}, "from 1 to 65527"),
             ("methods_to_serve:Methods", {"max_request_size": "65528"}, "from 1 to 65527"),
             ("methods_to_serve:Methods", {"max_request_size": "many"}, "from 1 to 65527"),
+            ("methods_to_serve:Methods", {"cache_age": "0"}, "cache_age='0' is not a whole number from 1 to 86400"),
+            ("methods_to_serve:Methods", {"cache_entries": "\u0663"}, "from 1 to 16777216"),
             ("methods_to_serve:Absent", {}, "has no 'Absent'"),
             ("methods_to_serve", {}, "'module:Class'"),
             ("methods_to_serve:Methods", {"fact": "1"}, "it takes factor"),
