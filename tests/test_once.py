@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -10,12 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.simulation import CLIENT, PORT, SERVER, NoJitter
 from twistedudp import RPCMethods, UDPClientService, UDPServerService, errors, method
-from twistedudp.testing import Arrival, SimulatedNetwork
+from twistedudp._msgpack import decode_untrusted
+from twistedudp.impairment import Arrival, Datagram
+from twistedudp.messages import Response
+from twistedudp.testing import Fate, SimulatedNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from twistedudp.testing import Datagram
+    from twistedudp.testing import SimulatedReactor
 
 
 class Counter(RPCMethods):
@@ -96,6 +100,22 @@ class OnceTests(SynchronousTestCase):
         self.assertEqual(self.server_stats.repeated, 1 + 2 + 3 + 4 + 10)
         self.assertGreater(self.network.clock.seconds(), 20.0)
 
+    def test_same_bytes(self) -> None:
+        """Every try is of the same bytes and from the same port, and every response, lost or not, the stored one."""
+        for lost in (1, 2, 3, 4, 10):
+            self.lose_responses(lost)
+            before = len(self.network.trace)
+            result = self.network.run_until(self.client.call("count"))
+            records = list(self.network.trace)[before:]
+            requests = [record for record in records if record.destination == (SERVER, PORT)]
+            responses = [record for record in records if record.source == (SERVER, PORT)]
+            self.assertEqual(len(records), 2 * (lost + 1))
+            self.assertEqual(len({(record.source, record.payload) for record in requests}), 1)
+            self.assertEqual([record.fate for record in responses], [Fate.LOST] * lost + [Fate.DELIVERED])
+            [(destination, payload)] = {(record.destination, record.payload) for record in responses}
+            self.assertEqual(destination, requests[0].source)
+            self.assertEqual(self.result_of(payload), result)
+
     def test_slow_method(self) -> None:
         """A client that asks again while the method is running does not start it again."""
         call = self.client.call("count_slowly")
@@ -124,23 +144,78 @@ class OnceTests(SynchronousTestCase):
         self.assertEqual((self.methods.runs, self.server_stats.repeated), (4, 0))
 
     def test_forged_repeat(self) -> None:
-        """Somebody who knows a request's bytes gets nothing of its response from another address: it runs for him."""
-        self.network.run_until(self.client.call("count"))
+        """Whoever knows a request's bytes gets nothing of its response at another address or port: it runs for him."""
+        self.assertEqual(self.network.run_until(self.client.call("count")), 1)
+        request, response = self.exchanged()
+        for runs, reactor in enumerate((self.network.reactor("192.0.2.66"), self.here), 2):
+            with self.listening(reactor) as (port, answers):
+                port.write(request, (SERVER, PORT))
+                self.network.advance(1.0)
+                self.assertEqual(self.methods.runs, runs)
+                self.assertEqual(len(answers), 1)
+                self.assertNotEqual(answers[0], response)
+                self.assertEqual(self.result_of(answers[0]), runs)
+        self.assertEqual(self.server_stats.repeated, 0)
+
+    def test_forged_repeat_of_a_running_request(self) -> None:
+        """Nor does he get the response of a request that is still running, which goes to who asked first."""
+        for reactor in (self.network.reactor("192.0.2.66"), self.here):
+            call = self.client.call("count_slowly")
+            self.network.advance(0.1)
+            mine = self.methods.waiting
+            with self.listening(reactor) as (port, answers):
+                port.write(self.network.trace.select(destination=(SERVER, PORT))[-1].payload, (SERVER, PORT))
+                self.network.advance(0.01)
+                his = self.methods.waiting
+                assert mine is not None
+                assert his is not None
+                self.assertIsNot(mine, his)
+                mine.callback(42)
+                self.assertEqual(self.network.run_until(call), 42)
+                self.network.advance(1.0)
+                self.assertEqual(answers, [])
+                his.callback(7)
+                self.network.advance(1.0)
+                self.assertEqual([self.result_of(answer) for answer in answers], [7])
+
+    def test_forged_source(self) -> None:
+        """A repeat under the client's own address makes nothing run either; the client drops the second response."""
+        self.assertEqual(self.network.run_until(self.client.call("count")), 1)
+        request, response = self.exchanged()
+        source = self.network.trace.select(destination=(SERVER, PORT))[0].source
+        forger = self.network.reactor("192.0.2.66")
+        self.network.send(forger.host, Datagram(source, (SERVER, PORT), request))
+        self.network.advance(1.0)
+        self.assertEqual((self.methods.runs, self.server_stats.repeated), (1, 1))
+        [second] = self.network.trace.select(destination=source)[1:]
+        self.assertEqual((second.payload, second.fate), (response, Fate.DELIVERED))
+        self.assertEqual(self.client.stats.answered, 1)
+        self.assertEqual(self.network.run_until(self.client.call("count")), 2)
+
+    def result_of(self, payload: bytes) -> object:
+        """Return the result in the bytes of a response."""
+        message = decode_untrusted(payload)
+        assert isinstance(message, Response), message
+        return message.result
+
+    def exchanged(self) -> tuple[bytes, bytes]:
+        """Return the bytes of the first request and of the first response."""
         request = self.network.trace.select(destination=(SERVER, PORT))[0].payload
-        thief = self.network.reactor("192.0.2.66")
+        return request, self.network.trace.select(source=(SERVER, PORT))[0].payload
+
+    @contextmanager
+    def listening(self, reactor: SimulatedReactor) -> Iterator[tuple[Any, list[bytes]]]:
+        """Open a port for somebody else; yield it with the list of what comes to it."""
         answers: list[bytes] = []
 
         class Thief(DatagramProtocol):
+            noisy = False
+
             def datagramReceived(self, datagram: bytes, addr: Any) -> None:
                 answers.append(datagram)
 
-        port: Any = thief.listenUDP(0, Thief())
-        port.write(request, (SERVER, PORT))
-        self.network.advance(1.0)
-        first = self.network.trace.select(source=(SERVER, PORT))[0].payload
-        self.assertEqual(len(answers), 1)
-        self.assertNotEqual(answers[0], first)
-        self.assertEqual(self.methods.runs, 2)
+        port: Any = reactor.listenUDP(0, Thief())
+        yield port, answers
         self.network.run_until(port.stopListening())
 
     def test_server_restarted(self) -> None:

@@ -1,9 +1,9 @@
 """When to stop asking a peer that does not answer.
 
 Theory of operation: RFC 8085 section 3.1.10 wants a circuit breaker (RFC 8084) on what is sent over the Internet. After
-some calls in a row that ran out without any answer the circuit is open: calls fail at once, and only one in each
-cool-down is let through to see whether the peer is back. Anything that the peer answers closes it, a response that
-comes too late for its call as well.
+some calls in a row that ran out, each without any answer of the peer meanwhile, the circuit is open: calls fail at once,
+and only one in each cool-down is let through to see whether the peer is back. Anything that the peer answers closes it,
+a response that comes too late for its call as well.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 __all__ = ["COOL_DOWN", "THRESHOLD", "Breaker"]
 
 THRESHOLD: Final = 5
-"""Calls in a row that run out before the circuit opens: at 30 % loss each way four tries fail for one call in 15, and
-five such calls in a row are rarer than one in 500,000."""
+"""Calls in a row that run out before the circuit opens: at 30 % loss each way all four tries of one call in 15 fail,
+and five such calls one after the other are rarer than one in 500,000."""
 
 COOL_DOWN: Final = 3.0
 """Seconds between two calls that are let through while the circuit is open: RFC 8085 section 3.1.3 allows one datagram

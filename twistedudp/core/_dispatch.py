@@ -199,7 +199,7 @@ class Dispatch:
         if request.attempts == 1:
             server.round_trip.sampled(now - request.sent)
         else:
-            server.round_trip.answered_late(request.interval)
+            server.round_trip.answered_late(request.interval, now - request.sent)
 
     def ran_out(self, request: PendingRequest, now: float) -> None:
         """Learn that a request's deadline has come without an answer, or with nothing but ``busy``."""
@@ -211,7 +211,7 @@ class Dispatch:
             server.window.timed_out(request.sent, now)
         for peer in () if request.busy else request.asked:
             asked = self.servers.at(peer)
-            if asked is not None:
+            if asked is not None and asked.heard <= request.started:  # it was silent for the call's whole time
                 asked.breaker.ran_out(now)
 
     def _start(self, request: PendingRequest, server: Server, now: float) -> None:

@@ -10,6 +10,7 @@ call of 2 s makes four tries.
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 __all__ = ["INTERNET", "LAN", "RetransmissionPolicy", "RoundTrip"]
@@ -89,6 +90,17 @@ class RoundTrip:
             timeout = self._high
         self.timeout = timeout
 
-    def answered_late(self, backed_off: float) -> None:
-        """Learn from a response to a request that was sent again: keep its backed-off timeout until a sample comes."""
+    def answered_late(self, backed_off: float, elapsed: float = math.inf) -> None:
+        """Learn from a response to a request that was sent again: keep its backed-off timeout until a sample comes.
+
+        Where it came as soon after the last try as a response to that one would, a datagram was lost, and the path is
+        no slower than is known.
+
+        Args:
+            backed_off: The request's last interval, in seconds.
+            elapsed: Seconds since it was last sent; if not told, nothing is concluded from it.
+        """
+        smoothed = self.smoothed
+        if smoothed is not None and elapsed <= smoothed + max(_GRANULARITY, 4 * self.variation):
+            return
         self.timeout = max(self.timeout or 0.0, min(backed_off, self._policy.max_timeout))
