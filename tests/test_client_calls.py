@@ -336,7 +336,7 @@ class UntrustedTests(SimulatedTestCase):
         self.error(second, errors.RequestTimedOut)
         peer.respond(3, 1)
         self.advance()
-        self.assertEqual(client.stats.rejected, {"unmatched": 2})
+        self.assertEqual((client.stats.duplicate, client.stats.late, client.stats.rejected), (1, 1, {}))
 
     def test_unusual_encodings(self) -> None:
         """A response is taken in every encoding that msgpack allows for it."""
@@ -365,7 +365,7 @@ class CancelTests(SimulatedTestCase):
         peer.respond("late")
         self.advance(5.0)
         self.assertEqual((len(self.sent()), len(peer.received)), (1, 1))
-        self.assertEqual((client.stats.cancelled, client.stats.rejected["unmatched"]), (1, 1))
+        self.assertEqual((client.stats.cancelled, client.stats.late), (1, 1))
         self.assertEqual(self.here.getDelayedCalls(), [])
 
     def test_raw_echo(self) -> None:
@@ -459,7 +459,7 @@ class ReentryTests(SimulatedTestCase):
         self.error(second, CancelledError)
         peer.respond(2, 1)
         self.advance()
-        self.assertEqual(client.stats.rejected["unmatched"], 1)
+        self.assertEqual((client.stats.late, client.stats.rejected), (1, {}))
 
     def test_cancel_an_outcome(self) -> None:
         """A callback may cancel a call whose outcome is about to be delivered; the others get theirs."""

@@ -76,19 +76,55 @@ class EchoBytesTests(SimulatedTestCase):
         peer.send(b"same", 1)
         self.advance()
         self.assertEqual([echo.called for echo in echoes], [False, True, False, False])
+        self.assertEqual(set(self.ports_bound()), {ports[0], ports[2]})
         peer.send(b"same", 0)
         peer.send(b"same", 2)
         peer.send(b"other", 3)
         self.assertEqual(self.result(gatherResults(echoes)), [b"same", b"same", b"same", b"other"])
-        self.assertEqual(client.stats.rejected, {"malformed": 1})
+        self.assertEqual(client.stats.rejected, {})
 
-    def test_ports_are_used_again(self) -> None:
-        """A port that an equal echo needed stays, and serves the next ones: no more are opened than wait at once."""
+    def test_ports_are_closed(self) -> None:
+        """A port that an equal echo needed is closed when no echo needs it any more; the usual one stays."""
         self.serve(EchoProtocol())
         client = self.client()
+        usual = set()
         for _ in range(5):
-            self.result(gatherResults([client.echo_bytes(b"same") for _ in range(4)]))
-        self.assertEqual(len(self.ports_bound()), 4)
+            echoes = [client.echo_bytes(b"same") for _ in range(4)]
+            self.assertEqual(len(self.ports_bound()), 4)
+            self.result(gatherResults(echoes))
+            self.advance()
+            usual.update(self.ports_bound())
+        self.assertEqual(len(usual), 1)
+
+    def test_port_of_two_kinds_of_bytes(self) -> None:
+        """A port of their own that several echoes share is closed when the last of them has ended."""
+        peer = self.peer()
+        client = self.client()
+        for data in (b"a", b"b"):
+            for _ in range(2):
+                client.echo_bytes(data).addErrback(lambda _: None)
+        self.advance()
+        self.assertEqual(len(self.ports_bound()), 2)
+        for number, left in ((1, 2), (3, 1)):
+            peer.send(peer.received[number][0], number)
+            self.advance()
+            self.assertEqual(len(self.ports_bound()), left)
+
+    def test_port_that_is_needed_again(self) -> None:
+        """A port of their own that becomes free, and is taken by the next equal echo in that instant, stays open."""
+        peer = self.peer()
+        client = self.client()
+        first, second = client.echo_bytes(b"same"), client.echo_bytes(b"same")
+        again = second.addCallback(lambda _: client.echo_bytes(b"same"))
+        self.advance()
+        peer.send(b"same", 1)
+        self.advance()
+        self.assertEqual(len(self.ports_bound()), 2)
+        for number in (0, 2):
+            peer.send(b"same", number)
+        self.advance()
+        self.assertEqual((self.successResultOf(first), self.successResultOf(again)), (b"same", b"same"))
+        self.assertEqual(client.stats.retransmitted, 0)
 
     def test_too_many_equal_ones(self) -> None:
         """As many equal echoes as there are ports for may wait; the next one is TooManyRequests."""

@@ -249,7 +249,6 @@ class RefusalTests(SimulatedTestCase):
         for address, quoted, socket in (
             ((SERVER, PORT), b"something else", 0),
             ((SERVER, PORT), payload[:4], 0),
-            ((SERVER, PORT), payload + b"x", 0),
             ((SERVER, PORT), b"", 0),
             ((SERVER, PORT), b"raw", 0),
             ((SERVER, 9), payload, 0),
@@ -260,7 +259,7 @@ class RefusalTests(SimulatedTestCase):
             pump.peer_unreachable(address, refused, quoted, socket)
         self.assertNoResult(call)
         self.assertNoResult(raw)
-        self.assertEqual(client.stats.rejected, {"unmatched_icmp": 9})
+        self.assertEqual(client.stats.rejected, {"unmatched_icmp": 8})
         pump.peer_unreachable((SERVER, PORT), refused, payload[:8], 0)
         self.error(call, errors.PeerUnreachable)
         pump.peer_unreachable((SERVER, PORT), refused, b"raw data", 0)

@@ -10,6 +10,7 @@ from twistedudp import errors
 from twistedudp.errors import (
     BroadcastNotSupported,
     CannotSend,
+    CircuitOpen,
     DatagramTooLarge,
     DecodeError,
     EncodeError,
@@ -56,7 +57,7 @@ class FamilyTests(SynchronousTestCase):
             InvalidAddress, EncodeError, LimitExceeded, DatagramTooLarge, BroadcastNotSupported, CannotSend,
             ServiceNotRunning, TooManyRequests, PluginError,
         }  # fmt: skip
-        remote = {DecodeError, HostNotFound, ErrorReplyReceived, PeerUnreachable, PeerReflects}
+        remote = {CircuitOpen, DecodeError, HostNotFound, ErrorReplyReceived, PeerUnreachable, PeerReflects}
         nobodys = {RequestTimedOut, RequestAborted, MethodError}
         classes = {getattr(errors, name) for name in errors.__all__}
         self.assertEqual({each for each in classes if issubclass(each, LocalError)} - {LocalError}, local)
@@ -142,9 +143,17 @@ class TextTests(SynchronousTestCase):
         )
 
     def test_timed_out_unresolved(self) -> None:
-        """Where no address was known nothing is said of one."""
+        """Where nothing was sent, no address is named, and the error says that the call's turn did not come."""
         error = RequestTimedOut(0, 2.0)
-        self.assertEqual((str(error), error.peers), ("no answer within 2 s, after 0 datagrams", ()))
+        text = "no answer within 2 s, after 0 datagrams; its turn to be sent did not come"
+        self.assertEqual((str(error), error.peers), (text, ()))
+
+    def test_circuit_open(self) -> None:
+        """It names those that do not answer, and when the next call is let through."""
+        error = CircuitOpen([PEER, ("::1", 7)], 2.5)
+        self.assertEqual((error.peers, error.retry_in), ((PEER, ("::1", 7)), 2.5))
+        text = "127.0.0.1:10000 and [::1]:7 did not answer the last calls, so this one was not sent"
+        self.assertEqual(str(error), f"{text}; the next will be in 2.5 s")
 
     def test_method_error(self) -> None:
         """It carries what the caller will get."""

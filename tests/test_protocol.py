@@ -487,6 +487,162 @@ class TransportTests(ProtocolTestCase):
         self.assertEqual(self.result(gatherResults([client.call("value", 1) for client in clients])), [1, 1])
 
 
+class BatchTransport(StringTransport):
+    """A transport that takes several datagrams at once.
+
+    Attributes:
+        batches: What it was given together.
+        alone: What it was given one by one.
+        refuses: The payloads that it does not take.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        self.batches: list[list[tuple[bytes, Address]]] = []
+        self.alone: list[bytes] = []
+        self.refuses: list[bytes] = []
+
+    def write(self, data: bytes, addr: Address | None = None) -> None:
+        """Note one."""
+        self.alone.append(data)
+
+    def write_batch(self, datagrams: Any) -> list[tuple[bytes, Address, Exception]]:
+        """Note several."""
+        self.batches.append(list(datagrams))
+        return [(data, addr, OSError("no")) for data, addr in datagrams if data in self.refuses]
+
+
+class BatchTests(SimulatedTestCase):
+    """Several requests that have come together."""
+
+    def setUp(self) -> None:
+        """Make a server on such a transport."""
+        super().setUp()
+        self.methods = Methods()
+        self.protocol = RPCServerProtocol(self.methods, clock=self.network.clock.seconds)
+        self.port = BatchTransport()
+        transport: Any = self.port
+        self.protocol.transport = transport
+
+    def request(
+        self, number: int, method: str = "value", params: tuple[object, ...] | None = None
+    ) -> tuple[bytes, Address]:
+        """Return a request of a client of its own, by default for its own number."""
+        return _msgpack.encode_request(number, method, (number,) if params is None else params), (CLIENT, 4000 + number)
+
+    def answers(self) -> list[tuple[object, object, int]]:
+        """Return what was answered in the only batch: result, the error's code, the client's port."""
+        [batch] = self.port.batches
+        return [
+            (message.result, message.error and message.error["code"], peer[1])  # type: ignore[union-attr,index]
+            for message, peer in ((_msgpack.decode_untrusted(data), peer) for data, peer in batch)
+        ]
+
+    def test_together(self) -> None:
+        """Their answers leave together, in order, each to who asked; what fails fails alone."""
+        self.protocol.datagrams_received(
+            [
+                self.request(1),
+                (b"garbage", (CLIENT, 4000)),
+                self.request(2, "nothing"),
+                self.request(3, "value", ()),
+                self.request(4, "wait", ()),
+                self.request(5),
+                self.request(5),
+            ]
+        )
+        self.assertEqual(
+            [
+                (1, None, 4001),
+                (None, "unknown_method", 4002),
+                (None, "wrong_parameter_count", 4003),
+                (5, None, 4005),
+                (5, None, 4005),
+            ],
+            self.answers(),
+        )
+        self.assertEqual(([], 2), (self.port.alone, self.methods.ran))
+        self.assertEqual((self.protocol.stats.rejected["malformed"], self.protocol.stats.repeated), (1, 1))
+
+    def test_single_answer(self) -> None:
+        """A single answer is written by itself."""
+        self.protocol.datagrams_received([self.request(1), self.request(2, "wait", ()), (b"garbage", (CLIENT, 4000))])
+        self.assertEqual((1, []), (len(self.port.alone), self.port.batches))
+
+    def test_refused(self) -> None:
+        """Those that the port does not take are counted; they are their callers' to ask for again."""
+        self.port.refuses = [_msgpack.encode_response(number, None, number) for number in (2, 3)]
+        self.protocol.datagrams_received([self.request(number) for number in range(1, 5)])
+        self.assertEqual((self.protocol.stats.rejected["send_failed"], self.protocol.stats.responses), (2, 4))
+
+    def test_other_ports(self) -> None:
+        """A port that knows no batches is written to one by one, and one that it cannot send does not keep others."""
+        transport: Any = FailingTransport(OSError("no buffer space"))
+        self.protocol.transport = transport
+        self.protocol.datagrams_received([self.request(number) for number in range(3)])
+        self.assertEqual(self.protocol.stats.rejected["send_failed"], 3)
+
+    def test_large_responses(self) -> None:
+        """Responses above 1,200 bytes are counted each, and logged once a minute, but not on loopback."""
+        own = len(_msgpack.encode_response(1, None, "x" * 1000)) - 1000
+        fits, large = "x" * (1200 - own), "x" * (1201 - own)
+        self.protocol.datagramReceived(*self.request(1, "value", (fits,)))
+        self.assertEqual((self.protocol.stats.large, self.log.warnings), (0, []))
+        for number, host in enumerate(("127.0.0.1", "::1", "127.0.0.7")):
+            self.protocol.datagramReceived(self.request(number, "value", (large,))[0], (host, 4000))
+        self.assertEqual((self.protocol.stats.large, self.log.warnings), (3, []))
+        self.protocol.datagrams_received([self.request(number, "value", (large,)) for number in range(2, 5)])
+        self.assertEqual((self.protocol.stats.large, len(self.log.warnings)), (6, 1))
+        self.assertIn("a response of 1,201 bytes: more than 1,200 may be cut into fragments", self.log.warnings[0])
+        self.assertNotIn("xxx", self.log.warnings[0])
+        self.advance(60.0)
+        self.protocol.datagramReceived(*self.request(9, "value", (large,)))
+        self.assertEqual((self.protocol.stats.large, len(self.log.warnings)), (7, 2))
+
+
+class CacheTests(ProtocolTestCase):
+    """The bounds of the kept responses."""
+
+    options = {"cache_entries": 2, "cache_age": 5.0}  # noqa: RUF012  # never changed
+
+    def test_full(self) -> None:
+        """Where there is no room a request is answered busy, which the client honours until there is room."""
+        for number in range(2):
+            self.assertEqual(self.result(self.caller.call("value", number)), number)
+        self.assertEqual(self.refused("value", 3).code, "busy")
+        self.assertEqual(self.methods.ran, 2)
+        self.advance(3.0)  # after two tries within the 2 s of the last call, the first two are soon too old
+        self.assertEqual(self.result(self.caller.call("value", 4, timeout=10.0)), 4)
+        self.assertGreater(self.caller.stats.busy, 1)
+
+    def test_expire(self) -> None:
+        """An entry is kept for its age, in which a repeat gets the same answer, and not for longer."""
+        request = _msgpack.encode_request(1, "value", [1])
+        for seconds, ran in ((0.0, 1), (5.0, 1), (5.0, 1), (5.001, 2)):
+            self.advance(seconds)
+            self.protocol.datagramReceived(request, (CLIENT, 4000))
+            self.assertEqual(self.methods.ran, ran)
+        self.advance()
+
+    def test_invalid(self) -> None:
+        """Bounds that would let requests run twice are refused."""
+        for options in ({"cache_entries": 0}, {"cache_size": 0}, {"cache_age": 0.0}, {"cache_age": float("nan")}):
+            bounds: Any = options
+            with self.assertRaisesRegex(ValueError, "a repeated request would run twice"):
+                RPCServerProtocol(Methods(), **bounds)
+
+
+class SmallCacheTests(ProtocolTestCase):
+    """The bound in bytes."""
+
+    options = {"cache_size": 2000}  # noqa: RUF012  # never changed
+
+    def test_full(self) -> None:
+        """Some hundred bytes for each request, and what its response takes."""
+        self.result(self.caller.call("value", "x" * 1000))
+        self.assertEqual(self.refused("value", 1).code, "busy")
+
+
 class StopTests(SimulatedTestCase):
     """The server stops while methods run."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 
 from tests.simulation import PORT, SERVER, SERVER6, NoJitter, SimulatedTestCase
-from twistedudp._pump import RequestPump
+from twistedudp._pump import LocalPort, RequestPump
 from twistedudp.core import Requester, message_ids
 from twistedudp.errors import RequestTimedOut
 from twistedudp.interfaces import IUnreachableReceiver
@@ -25,6 +25,9 @@ class FailingReactor:
         fault: What listening or writing raises; ``None`` for nothing.
         listening: Whether it is listening that raises.
         only_ipv6: Whether only ports of IPv6 raise.
+        together: Whether its ports take several datagrams at once.
+        batches: What they were given so.
+        refused: What they do not take of that, by peer.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -32,6 +35,9 @@ class FailingReactor:
         self.fault: Exception | None = None
         self.listening = False
         self.only_ipv6 = False
+        self.together = False
+        self.batches: list[list[tuple[bytes, Address]]] = []
+        self.refused: dict[Address, Exception] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -49,7 +55,16 @@ class FailingReactor:
                 raise self.fault
             write(datagram, addr)
 
+        def write_batch(datagrams: Any) -> list[tuple[bytes, Address, Exception]]:
+            self.batches.append(list(datagrams))
+            for datagram, addr in datagrams:
+                if addr not in self.refused:
+                    write(datagram, addr)
+            return [(datagram, addr, self.refused[addr]) for datagram, addr in datagrams if addr in self.refused]
+
         listening.write = failing_write
+        if self.together:
+            listening.write_batch = write_batch
         return listening
 
 
@@ -207,11 +222,95 @@ class PumpTests(SimulatedTestCase):
         self.peer()
         self.resolve(SERVER)
         request = self.request()
-        local, _ = self.pump._ports[0, False]
+        local = LocalPort(self.pump, 0)
         self.assertIn("peer_unreachable", IUnreachableReceiver)
         self.assertTrue(callable(local.peer_unreachable))
         self.assertFalse(local.noisy)
-        self.requester.cancel(request)
+        self.requester.cancel(request, now=self.pump.now())
+
+    def test_together(self) -> None:
+        """What is to be sent at once leaves together, if it leaves from the usual port and that takes several."""
+        self.reactor.together = True
+        peer = self.peer()
+        first = self.request()  # no address is known, so that they are sent together later
+        others = [self.request() for _ in range(2)]
+        self.resolve(SERVER)
+        self.assertEqual(self.reactor.batches, [])  # there was no port before
+        self.advance()
+        self.assertEqual(len(peer.received), 3)
+        for number in range(3):
+            peer.respond(number, number)
+        self.advance()
+        self.assertEqual([request.result for request in (first, *others)], [0, 1, 2])
+        now = self.pump.now()
+        for number in range(3):
+            self.requester.send_request("x", (number,), timeout=1.0, now=now)
+        self.pump.pump()
+        self.assertEqual([len(batch) for batch in self.reactor.batches], [3])
+        self.requester.close()
+        self.pump.pump()
+
+    def test_together_from_the_usual_port(self) -> None:
+        """What leaves from another port, or from that of the other family, leaves by itself; nothing is lost."""
+        self.reactor.together = True
+        peer = self.peer()
+        self.resolve(SERVER)
+        warm = self.request()
+        self.advance()
+        peer.respond("warm")
+        self.advance()
+        self.assertIs(self.delivered[-1], warm)
+        peer.received.clear()
+        now = self.pump.now()
+        for number in range(2):
+            self.requester.send_request("x", (number,), timeout=1.0, now=now)
+            self.requester.send_echo(b"same", timeout=1.0, now=now)
+        self.requester.servers_resolved([(SERVER6, PORT)], now=now)
+        self.requester.send_request("x", (6,), timeout=1.0, now=now)
+        self.pump.pump()
+        self.advance()
+        self.assertEqual([len(batch) for batch in self.reactor.batches], [3])
+        self.assertEqual(len(peer.received), 5)
+        self.assertEqual(len({addr for _, addr in peer.received}), 3)
+        self.requester.close()
+        self.pump.pump()
+
+    def test_together_and_refused(self) -> None:
+        """What the port does not take of a batch is treated as if it had been written alone."""
+        self.reactor.together = True
+        peer = self.peer()
+        self.resolve(SERVER)
+        self.request(timeout=0.1)
+        self.advance(0.1)
+        self.reactor.refused = {
+            ("192.0.2.8", PORT): InvalidAddressError("192.0.2.8", "no such interface"),  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+            ("192.0.2.9", PORT): OSError(errno.ENETUNREACH, "Network is unreachable"),
+        }
+        now = self.pump.now()
+        requests = []
+        for host in ("192.0.2.8", "192.0.2.9", SERVER):
+            self.requester.servers_resolved([(host, PORT)], now=now)
+            requests.append(self.requester.send_request("x", (host,), timeout=1.0, now=now))
+        peer.received.clear()
+        before = self.requester.stats.not_sent
+        self.pump.pump()
+        self.advance()
+        self.assertEqual([len(batch) for batch in self.reactor.batches][-1], 3)
+        self.assertEqual(type(requests[0].error).__name__, "InvalidAddress")
+        self.assertEqual(self.requester.stats.not_sent, before + 2)
+        self.assertIn(requests[2].payload, [payload for payload, _ in peer.received])
+        self.requester.close()
+        self.pump.pump()
+
+    def test_many_addresses(self) -> None:
+        """A name that moves for ever leaves nothing behind: of the ways to its addresses 64 are kept."""
+        self.peer()
+        for number in range(200):
+            self.resolve(f"198.51.100.{number}")
+            self.request(timeout=0.001)
+            self.advance(0.002)
+            self.assertTrue(len(self.pump._usual) <= 64)
+        self.assertEqual(len(self.ports_bound()), 1)
 
     def test_deliver_in_order(self) -> None:
         """What a receiver's own commands lead to is delivered after it has returned, in order, and not inside of it."""

@@ -259,6 +259,38 @@ class ServableTests(ServerTestCase):
             self.assertIsInstance(service.protocol, RPCServerProtocol)
             self.stop(service)
 
+    def test_cache_bounds(self) -> None:
+        """The bounds of the kept responses are the service's to set; the default is the protocol's own."""
+        for options, expected in (
+            ({}, (262144, 64 * 1024 * 1024, 30.0)),
+            ({"cache_entries": 3, "cache_size": 4000, "cache_age": 5.0}, (3, 4000, 5.0)),
+        ):
+            bounds: Any = options
+            service = self.service(Methods, **bounds)
+            service.startService()
+            protocol: Any = service.protocol
+            settings = protocol._responder.settings
+            self.assertEqual((settings.cache_entries, settings.cache_size, settings.cache_age), expected)
+            self.stop(service)
+
+    def test_cache_full(self) -> None:
+        """A service whose cache is full answers busy, and an entry that is old enough makes room."""
+        service = self.service(Methods, cache_entries=1, cache_age=5.0)
+        service.startService()
+        asking = Recorder()
+        port = self.network.reactor().listenUDP(0, asking)
+        request = b"\x94\x00%c\xa5times\x91\x02"
+        for msgid in (1, 2):
+            port.write(request % msgid, (HOST, 10007))
+        self.network.run_until_idle()
+        self.network.advance(5.001)
+        port.write(request % 3, (HOST, 10007))
+        self.network.run_until_idle()
+        self.assertEqual(asking.received[0], b"\x94\x01\x01\xc0\x04")
+        self.assertIn(b"busy", asking.received[1])
+        self.assertEqual(asking.received[2], b"\x94\x01\x03\xc0\x04")
+        self.stop(service)
+
     def test_protocol_class(self) -> None:
         """A protocol's class is a factory like any other."""
         service = self.service(Silent)

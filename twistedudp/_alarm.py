@@ -8,21 +8,34 @@ makes a timer fire early: then it is set again. Put back, late: it is set anew w
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.base import ReactorBase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IDelayedCall
 
-__all__ = ["Alarm"]
+__all__ = ["Alarm", "steady_clock"]
 
-_HAIR: Final = 0.0001
-"""Seconds by which a timer may be early: seconds are rounded when they are added and subtracted, and two clocks do not
-run alike. What it was set for has come then; to set it again for so short a time could go on for ever."""
+_HAIR: Final = 0.001
+"""Seconds by which a timer may be early: seconds are rounded when they are added and subtracted, reactors wake up by
+the millisecond, and two clocks do not run alike. What it was set for has come then; to set it again for so short a time
+could go on for ever."""
 
 _OVERDUE: Final = 1.0
 """Seconds after which a timer is not late because the reactor is busy: the wall clock was put back."""
+
+
+def steady_clock(reactor: Any) -> Callable[[], float]:
+    """Return what tells the time in seconds on a reactor and does not go back.
+
+    A real reactor's own ``seconds()`` is the wall clock, which may be set; a simulated one's is virtual.
+    """
+    clock: Callable[[], float] = time.monotonic if isinstance(reactor, ReactorBase) else reactor.seconds
+    return clock
 
 
 class Alarm:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ._resolve import resolve
-from .address import canonical, is_group, is_ip, is_ipv6, is_unspecified
+from .address import canonical, is_group, is_ip, is_ipv6, is_loopback, is_unspecified
 from .errors import BroadcastNotSupported, HostNotFound, InvalidAddress
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from .address import Address
     from .errors import TwistedUDPError
 
-__all__ = ["LOOKUP_AGE", "LOOKUP_PAUSE", "ServerLookup", "checked_servers", "family_of"]
+__all__ = ["LOOKUP_AGE", "LOOKUP_PAUSE", "ServerLookup", "checked_servers", "family_of", "is_this_machine"]
 
 LOOKUP_AGE: Final = 60.0
 """Seconds after which a name is looked up again when a call is made. The reactor's resolver does not tell how long an
 answer holds; a minute is what names of servers that move are usually given (their TTL)."""
 
 LOOKUP_PAUSE: Final = 3.0
-"""Seconds between two look-ups of a name, however many calls fail."""
+"""Seconds between two look-ups of names with known addresses, however many calls fail. Where none is known, each call
+has them looked up."""
 
 
 class ServerLookup:
@@ -126,6 +127,8 @@ def checked_servers(host: str | Sequence[tuple[str, int]], port: int | None, int
     """
     if isinstance(host, str):
         servers: list[Any] = [(host, port)]
+    elif not isinstance(host, (list, tuple)):
+        raise InvalidAddress(f"host={host!r}: it must be a name, a numeric address, or a list of (host, port)")
     elif port is not None:
         raise InvalidAddress(f"port={port!r}: where several servers are given, each has its own: [(host, port), ...]")
     else:
@@ -142,7 +145,7 @@ def checked_servers(host: str | Sequence[tuple[str, int]], port: int | None, int
 def _check_address(host: Any, port: object, interface: str) -> None:
     if not isinstance(host, str) or not host:
         raise InvalidAddress(f"host={host!r}: it must be a name or a numeric address")
-    if not isinstance(port, int) or not 1 <= port <= 65535:
+    if type(port) is not int or not 1 <= port <= 65535:
         raise InvalidAddress(f"port={port!r}: a server's port is from 1 to 65535")
     host = canonical(host) if is_ip(host) else host
     interface = canonical(interface) if is_ip(interface) else interface
@@ -172,3 +175,9 @@ def family_of(interface: str, wanted: AddressFamily | None) -> AddressFamily | N
     if wanted not in (None, family):
         raise InvalidAddress(f"interface={interface!r} and address_family={wanted!r} contradict each other")
     return family
+
+
+def is_this_machine(server: tuple[str, int]) -> bool:
+    """Tell whether a server is reached without leaving this machine, as far as its host tells."""
+    host = server[0]
+    return host == "localhost" or (is_ip(host) and is_loopback(host))

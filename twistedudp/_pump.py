@@ -24,16 +24,17 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from . import transport
+from ._alarm import Alarm, steady_clock
 from ._rate_limit import RateLimit
 from .address import is_ipv6
-from .core import MAX_SERVERS, Transmit
+from .core import FIRST_RETRY_SOCKET, MAX_SERVERS, Transmit
 from .errors import BroadcastNotSupported, CannotSend, InvalidAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IDelayedCall, IListeningPort
+    from twisted.internet.interfaces import IListeningPort
 
     from .address import Address
     from .core import Requester
@@ -75,7 +76,7 @@ class LocalPort(DatagramProtocol):
         self._pump.peer_unreachable(peer, reason, quoted, self._socket)
 
 
-class RequestPump:  # budget: the time, the one timer and the local ports belong to one loop
+class RequestPump:
     """Drive a :class:`Requester` on a reactor.
 
     Args:
@@ -83,6 +84,10 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
         requester: The core.
         interface: The local address to send from; empty for what the kernel chooses.
         deliver: Called with each request that has got its outcome.
+
+    Attributes:
+        requester: The core.
+        now: Returns the time that the core goes by, in seconds.
     """
 
     def __init__(self, reactor: Any, requester: Requester, interface: str, deliver: Any) -> None:
@@ -93,22 +98,10 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
         self._ports: dict[tuple[int, bool], IListeningPort] = {}
         self._usual: dict[Address, Callable[[bytes, Address], None]] = {}
         self._closing: set[Deferred[Any]] = set()
-        self._timer: IDelayedCall | None = None
-        self._armed = 0.0
-        self._latest = 0.0
-        self._put_back = 0.0
         self._pumping = False
-        self._log_limit = RateLimit(1, 60.0, reactor.seconds)
-
-    def now(self) -> float:
-        """Return a time in seconds that goes on as the reactor's does, but not back when that one is put back."""
-        seconds: float = self._reactor.seconds()
-        if seconds < self._latest:
-            self._put_back += self._latest - seconds
-            if self._timer is not None:  # it goes by the reactor's clock too, and would fire later by as much
-                self._timer.reset(max(0.0, self._armed - seconds - self._put_back))
-        self._latest = seconds
-        return seconds + self._put_back
+        self.now = steady_clock(reactor)
+        self._alarm = Alarm(reactor, self.now, self._due)
+        self._log_limit = RateLimit(1, 60.0, self.now)
 
     def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]], socket: int) -> None:
         """Feed datagrams to the core."""
@@ -136,7 +129,7 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
                         transmits = self._send_batch(transmits)
                     for transmit in transmits:
                         self._send(transmit)
-                self._arm(requester.next_deadline())
+                self._alarm.at(requester.next_deadline())
                 events = requester.events()
                 if not events:
                     break
@@ -153,9 +146,7 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
         Returns:
             A Deferred that fires when the ports are free.
         """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         for transmit in self.requester.transmits():  # of a callback's commands, if it is a callback that stops
             self._send(transmit)
         self._usual.clear()
@@ -163,21 +154,8 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
             self._close_port(port)
         return gatherResults(list(self._closing), consumeErrors=True)
 
-    def _arm(self, deadline: float | None) -> None:
-        if deadline is None:
-            return
-        if self._timer is None:
-            self._timer = self._reactor.callLater(max(0.0, deadline - self.now()), self._timer_fired)
-        elif deadline < self._armed:
-            self._timer.reset(max(0.0, deadline - self.now()))
-        else:
-            return
-        self._armed = deadline
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        # A timer may fire a hair early; to the core, what it was armed for has come.
-        self.requester.deadline_reached(now=max(self._armed, self.now()))
+    def _due(self, now: float) -> None:
+        self.requester.deadline_reached(now=now)
         self.pump()
 
     def _send_batch(self, transmits: list[Transmit]) -> list[Transmit]:
@@ -229,7 +207,15 @@ class RequestPump:  # budget: the time, the one timer and the local ports belong
     def _way_to(self, peer: Address, socket: int) -> Callable[[bytes, Address], None]:
         """Return what writes to a peer from a local socket, which is opened if need be."""
         ipv6 = ":" in peer[0]
-        port: Any = self._ports.get((socket, ipv6)) or self._open(socket, ipv6)
+        port: Any = self._ports.get((socket, ipv6))
+        if port is None:
+            try:
+                port = self._open(socket, ipv6)
+            except CannotListenError:  # too many open files, for example
+                port = self._ports.get((0, ipv6)) if socket >= FIRST_RETRY_SOCKET else None
+                if port is None:
+                    raise
+                self.requester.stats.retry_ports_short += 1
         write: Callable[[bytes, Address], None] = port.write
         if socket == 0:
             if len(self._usual) >= MAX_SERVERS:  # names resolve to others in the long run

@@ -63,9 +63,10 @@ def parse_host_port(text: str, default_port: int) -> Address:
         raise ValueError(f"{text!r} has a space in its host; write HOST or HOST:PORT")
     if port_text is None:
         return host, default_port
-    if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
+    number = port_text.lstrip("0")
+    if not (port_text.isascii() and port_text.isdigit() and 1 <= len(number) <= 5 and int(number) <= 65535):
         raise ValueError(f"{port_text!r} is not a port: it must be a number from 1 to 65535")
-    return host, int(port_text)
+    return host, int(number)
 
 
 def _split_host_port(text: str) -> tuple[str, str | None]:

@@ -18,10 +18,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
-from ._lookup import ServerLookup, checked_servers, family_of
+from ._lookup import ServerLookup, checked_servers, family_of, is_this_machine
 from ._pump import RequestPump
 from ._rate_limit import RateLimit
-from .address import is_loopback
 from .core import INTERNET, KEY_SIZE, LAN, SAFE_PAYLOAD, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
     CircuitOpen,
@@ -245,6 +244,9 @@ class UDPClientService(Service):
     def notify(self, method: str, *params: object) -> None:
         """Call a method whose result does not matter: one datagram, which may be lost, and no answer.
 
+        Nothing comes back by which the network's state could be known, so nothing holds notifications back but an open
+        circuit breaker: whoever sends many has to pace them (RFC 8085 section 3.1.3).
+
         Args:
             method: Its name.
             *params: Its parameters, as for :meth:`call`.
@@ -375,8 +377,7 @@ class UDPClientService(Service):
 
     def _warn_of_size(self, method: str, size: int) -> None:
         """Say that a datagram may be cut into fragments on its way, unless it does not leave this machine."""
-        peers = self.stats.peers
-        if not all(is_loopback(peer.address[0]) for peer in peers) and self._large_limit.allowed():
+        if self._large_limit.allowed() and not all(map(is_this_machine, self.servers)):
             _log.warn(
                 "a call of {method!r} has {size:,} bytes: more than 1,200 may be cut into fragments on the way, and "
                 "the loss of one is the loss of all; send less at once (told once a minute)",

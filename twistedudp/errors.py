@@ -254,7 +254,8 @@ class RequestTimedOut(TwistedUDPError, TimeoutError):
         where = " from " + ", ".join(map(format_address, peers)) if peers else ""
         datagrams = "1 datagram" if attempts == 1 else f"{attempts} datagrams"
         turn = "; its turn to be sent did not come" if not attempts else ""
-        super().__init__(f"no answer{where} within {elapsed:.3g} s, after {datagrams}{turn}")
+        seconds = f"{elapsed:.3g}" if elapsed < 1000 else f"{elapsed:,.0f}"
+        super().__init__(f"no answer{where} within {seconds} s, after {datagrams}{turn}")
         self.attempts = attempts
         self.elapsed = elapsed
         self.peers = tuple(peers)

@@ -54,7 +54,8 @@ class RPCServerProtocol(DatagramProtocol):
         max_running: Requests whose Deferred or coroutine may be waited for at once; more are answered ``busy``.
         cache_entries: Requests whose responses are kept, so that a request that is repeated because its response was
             lost does not run again; where there is no room, new requests are answered ``busy``.
-        cache_size: Bytes of memory that they may take.
+        cache_size: Bytes of requests and responses kept from which on no new request is let in; those that run
+            already still add their responses.
         cache_age: Seconds for which a response is kept after its request was last seen.
         clock: Returns seconds and does not go back; it tells how long responses are kept.
 
@@ -77,11 +78,10 @@ class RPCServerProtocol(DatagramProtocol):
     ) -> None:
         self._table = method_table(methods)
         idempotent = frozenset(name for name, served in self._table.items() if served.idempotent)
-        if cache_entries < 1 or cache_size < 1 or not cache_age > 0:
-            raise ValueError(
-                f"cache_entries={cache_entries!r}, cache_size={cache_size!r}, cache_age={cache_age!r}: each must be "
-                "positive, since without the cache a repeated request would run twice"
-            )
+        for name, bound in (("cache_entries", cache_entries), ("cache_size", cache_size), ("cache_age", cache_age)):
+            if type(bound) not in (int, float) or not bound > 0:
+                reason = "it must be a positive number: without kept responses a repeated request would run twice"
+                raise ValueError(f"{name}={bound!r}: {reason}")
         self._responder = Responder(
             ResponderSettings(
                 max_request_size, max_response_size, max_running, idempotent, cache_entries, cache_size, cache_age

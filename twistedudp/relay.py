@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.error import InvalidAddressError, MessageLengthError
-from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from ._alarm import Alarm
+from ._alarm import Alarm, steady_clock
 from ._in_flight import Direction, InFlight
 from ._rate_limit import RateLimit
 from ._resolve import resolve
@@ -260,9 +259,7 @@ class UDPImpairmentService(UDPServerService):
     ) -> None:
         server = _checked_server(server)
         make_effects, chosen_seed = _recipe(effects, seed)
-        # A reactor without descriptors may be a simulated one, whose time is virtual; wall clock time may go back.
-        virtual = not IReactorFDSet.providedBy(reactor)
-        clock: Callable[[], float] = reactor.seconds if virtual else time.monotonic
+        clock = steady_clock(reactor)
 
         def make() -> RelayProtocol:
             return RelayProtocol(

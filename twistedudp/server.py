@@ -11,7 +11,6 @@ The service logs one line when it listens and one when it has stopped. It turns 
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -21,6 +20,7 @@ from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 
 from . import transport
+from ._alarm import steady_clock
 from .address import format_address, unmapped
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class UDPServerService(Service):
         cache_entries: Where an ``RPCMethods`` is served: requests whose responses are kept, so that one that is
             repeated because its response was lost does not run again. Where there is no room, new ones are answered
             ``busy``.
-        cache_size: Bytes of memory that they may take.
+        cache_size: Bytes of requests and responses kept from which on no new request is let in.
         cache_age: Seconds for which a response is kept after its request was last seen.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
 
@@ -176,12 +176,13 @@ class UDPServerService(Service):
 
     def _make_protocol(self) -> AbstractDatagramProtocol:
         made = self._protocol_or_factory
-        if callable(made) and not isinstance(made, AbstractDatagramProtocol):
-            made = made()
-        # A reactor without descriptors may be a simulated one, whose time is virtual; wall clock time may go back.
-        virtual = not IReactorFDSet.providedBy(self._reactor)
-        clock = self._reactor.seconds if virtual else time.monotonic
-        return as_protocol(made, clock=clock, **self._rpc_options)
+        is_factory = callable(made) and not isinstance(made, AbstractDatagramProtocol)
+        if is_factory:
+            made = made()  # type: ignore[operator]  # it is callable
+        protocol = as_protocol(made, clock=steady_clock(self._reactor), **self._rpc_options)
+        if not is_factory:  # the same methods again: what they have run is remembered over a stop and a start
+            self._protocol_or_factory = protocol
+        return protocol
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__

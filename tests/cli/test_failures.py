@@ -19,6 +19,7 @@ FAILURES: list[tuple[Exception, int, str]] = [
     (errors.RequestTimedOut(4, 2.0, [PEER]), NO_ANSWER, "no answer from 127.0.0.1:10000 within 2 s, after 4 datagrams"),
     (errors.RequestTimedOut(0, 2.0), NO_ANSWER, "the name server did not answer within 2 s"),
     (errors.PeerUnreachable(PEER, "Connection refused"), NO_ANSWER, "cannot be reached: Connection refused"),
+    (errors.CircuitOpen([PEER], 2.5), NO_ANSWER, "127.0.0.1:10000 did not answer the last calls"),
     (errors.HostNotFound("no.example"), NO_ANSWER, "'no.example' does not resolve"),
     (errors.PeerReflects(PEER), NO_ANSWER, "use 'udpecho send' with it"),
     (errors.RequestAborted("stopped"), NO_ANSWER, "stopped"),

@@ -222,6 +222,58 @@ class HidesExceptions(_Delivers):
             deliver(datagram, addr)
 
 
+class SwapsBatches(DatagramPort):
+    """Delivers each batch from its end."""
+
+    def startListening(self) -> None:
+        """Get between the backend and the protocol."""
+        protocol: Any = self.protocol
+        deliver = getattr(protocol, "datagrams_received", None)
+        if deliver is not None:
+            protocol.datagrams_received = lambda datagrams: deliver(datagrams[::-1])
+        super().startListening()
+
+
+class AnswersTheFirst(DatagramPort):
+    """Sends every answer of a batch to the peer of its first datagram."""
+
+    def startListening(self) -> None:
+        """Note who that is."""
+        protocol: Any = self.protocol
+        deliver = getattr(protocol, "datagrams_received", None)
+        self.first: Address | None = None
+
+        def note_the_first(datagrams: Any) -> None:
+            self.first = datagrams[0][1]
+            deliver(datagrams)  # type: ignore[misc]  # there is one, or this would not be called
+            self.first = None
+
+        if deliver is not None:
+            protocol.datagrams_received = note_the_first
+        super().startListening()
+
+    def write(self, packet: bytes, addr: Address | None = None) -> None:
+        """Write to another."""
+        super().write(packet, addr if self.first is None else self.first)
+
+
+class HidesExceptionsOfBatches(DatagramPort):
+    """The protocol's failures on batches are in no log."""
+
+    def startListening(self) -> None:
+        """Get between the backend and the protocol."""
+        protocol: Any = self.protocol
+        deliver = getattr(protocol, "datagrams_received", None)
+
+        def look_away(datagrams: Any) -> None:
+            with suppress(ZeroDivisionError):
+                deliver(datagrams)  # type: ignore[misc]  # as above
+
+        if deliver is not None:
+            protocol.datagrams_received = look_away
+        super().startListening()
+
+
 class IgnoresTheLimit(DatagramPort):
     """Delivers what is larger than it should take."""
 
@@ -386,6 +438,9 @@ BROKEN_PORTS: Final[Mapping[str, type[DatagramPort]]] = {
     "test_refusal_costs_no_other_datagram": BlamesTheInnocent,
     "test_unreachable_is_told": TellsNothing,
     "test_connected_survives_refusal": DiesOfICMP,
+    "test_batches": SwapsBatches,
+    "test_answers_in_a_batch": AnswersTheFirst,
+    "test_exception_in_a_batch": HidesExceptionsOfBatches,
 }
 
 

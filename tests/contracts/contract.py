@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.contracts.providers import Fault, PortProvider
     from twistedudp.address import Address
@@ -532,7 +532,57 @@ class UnreachableContract(ContractCase):
         self.wait(lambda: server.payloads == [b"again"], "the port writes no more")
 
 
-SECTIONS = (LifeContract, DeliveryContract, WriteContract, UnreachableContract)
+class BatchPeer(Peer):
+    """A protocol that takes several datagrams at once, if its port gives it several."""
+
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Note them, and do what the test wants with each."""
+        for datagram, addr in datagrams:
+            self.datagramReceived(datagram, addr)
+
+
+class BatchContract(ContractCase):
+    """Protocols that can take several datagrams at once: whether a port knows of it makes no difference to them."""
+
+    def test_batches(self) -> None:
+        """Every datagram comes once, as it is and in order, alone or with others, from whomever it is."""
+        receiver = BatchPeer()
+        port = self.listen(receiver)
+        sending = [self.listen(Peer()) for _ in range(2)]
+        payloads = [b"%d" % number * (number % 7) for number in range(150)]
+        for number, payload in enumerate(payloads):
+            sending[number % 3 == 0].write(payload, _address(port))
+        self.wait(lambda: len(receiver.received) == len(payloads), "not all datagrams arrived")
+        self.provider.settle()
+        self.assertEqual(payloads, receiver.payloads)
+        peers = [_address(sending[number % 3 == 0]) for number in range(len(payloads))]
+        self.assertEqual(peers, receiver.peers)
+
+    def test_answers_in_a_batch(self) -> None:
+        """What is written while several are delivered reaches those that it is for, in order."""
+        port = self.listen(BatchPeer(echo))
+        senders = [Peer() for _ in range(3)]
+        sending = [self.listen(sender) for sender in senders]
+        for number in range(90):
+            sending[number % 3].write(b"%d" % number, _address(port))
+        self.wait(lambda: all(len(sender.received) == 30 for sender in senders), "not all answers arrived")
+        for number, sender in enumerate(senders):
+            self.assertEqual([b"%d" % each for each in range(number, 90, 3)], sender.payloads)
+
+    def test_exception_in_a_batch(self) -> None:
+        """A protocol that fails is logged, and gets what comes later."""
+        receiver = BatchPeer(lambda *_: 1 / 0)
+        port, sending = self.listen(receiver), self.listen(Peer())
+        sending.write(b"1", _address(port))
+        self.wait(lambda: len(receiver.received) == 1, "no datagram arrived")
+        self.provider.settle()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        receiver.on_datagram = None
+        sending.write(b"2", _address(port))
+        self.wait(lambda: receiver.payloads == [b"1", b"2"], "the port delivers no more")
+
+
+SECTIONS = (LifeContract, DeliveryContract, WriteContract, UnreachableContract, BatchContract)
 
 
 def contract_tests() -> dict[str, type[ContractCase]]:

@@ -19,7 +19,7 @@ class DeadlineQueueTests(SynchronousTestCase):
     def add(self, msgid: int, due: float) -> PendingRequest:
         """Enter a request, made if there is none, at its due time."""
         if msgid not in self.waiting:
-            self.waiting[msgid] = PendingRequest(msgid, b"", Kind.CALL, 0.0, 1e9, False)
+            self.waiting[msgid] = PendingRequest(msgid, b"", Kind.CALL, False, 0.0, 1e9, due)
         request = self.waiting[msgid]
         request.due = due
         self.queue.add(request)
@@ -50,13 +50,30 @@ class DeadlineQueueTests(SynchronousTestCase):
         self.add(1, 1.0)
         self.add(2, 2.0)
         del self.waiting[1]
+        self.assertIsNone(self.queue.pop_due(1.0))
         self.assertEqual(self.queue.next_due(), 2.0)
         self.assertEqual(len(self.queue), 1)
+
+    def test_too_early(self) -> None:
+        """What has ended may still be what is due next: that is sorted out when its time comes, and no sooner."""
+        self.add(1, 1.0)
+        request = self.add(2, 2.0)
+        del self.waiting[1]
+        self.assertEqual(self.queue.next_due(), 1.0)
+        self.assertIs(self.queue.pop_due(2.0), request)
+
+    def test_nothing_waits(self) -> None:
+        """While nothing waits nothing is due, and no entry is kept."""
+        self.add(1, 1.0)
+        del self.waiting[1]
+        self.assertIsNone(self.queue.next_due())
+        self.assertEqual(len(self.queue), 0)
 
     def test_moved_is_stale(self) -> None:
         """A request whose due time moved is due at the new time only, be it later or earlier."""
         request = self.add(1, 1.0)
         self.add(1, 4.0)
+        self.assertIsNone(self.queue.pop_due(3.0))
         self.assertEqual(self.queue.next_due(), 4.0)
         self.add(1, 2.0)
         self.assertEqual(self.queue.next_due(), 2.0)

@@ -20,7 +20,7 @@ class EchoTableTests(SynchronousTestCase):
 
     def add(self, payload: bytes) -> PendingRequest:
         """Enter an echo that was sent to two addresses."""
-        request = PendingRequest(1, payload, Kind.RAW, 0.0, 1.0, True)
+        request = PendingRequest(1, payload, Kind.RAW, True, 0.0, 1.0, 1.0)
         request.socket = self.table.free_socket(payload)
         request.asked = (FIRST, SECOND)
         self.table.add(request)

@@ -71,6 +71,24 @@ class OrderTests(QueueTestCase):
             client.call(number, "new")
         self.assertEqual(order, [request.payload for request in waiting])
 
+    def test_not_overtaken_where_there_is_room(self) -> None:
+        """A new call waits behind those that wait also if a server is free by now, which they then get first."""
+        client = Client(FIRST, SECOND, settings=RequesterSettings(window=1, breaker_threshold=2))
+        client.call(timeout=1.0)
+        client.run(1.0)
+        both = client.call(timeout=1.0, idempotent=True)
+        client.run(0.5)
+        client.now = both.deadline
+        client.requester.deadline_reached(now=client.now)
+        # The first one's circuit is open now, the second one's is not; but the first one is preferred.
+        running, waiting = client.call("running", timeout=60.0), client.call("waiting", timeout=60.0)
+        self.assertEqual((running.asked, waiting.asked), ((SECOND,), ()))
+        client.now += 3.0
+        new = client.call("new", timeout=60.0)
+        self.assertEqual(new.asked, ())
+        client.requester.deadline_reached(now=client.now)
+        self.assertEqual((waiting.asked, new.asked), ((FIRST,), ()))
+
     def test_cancelled_in_the_queue(self) -> None:
         """A call that is cancelled while it waits is never sent; the next one takes its turn."""
         client = Client(FIRST, settings=fixed(1))

@@ -57,7 +57,6 @@ class MatchingTests(SynchronousTestCase):
             (FIRST, b"nothing of ours", 0),
             (FIRST, done.payload, 0),
             (FIRST, request.payload[:-1] + b"!", 0),
-            (FIRST, request.payload + b"!", 0),
             (FIRST, request.payload, 1),
             (STRANGER, request.payload, 0),
             (FIRST, echo.payload[:7], 0),
@@ -69,6 +68,37 @@ class MatchingTests(SynchronousTestCase):
             self.assertEqual(client.requester.stats.rejected["unmatched_icmp"], before + 1, (peer, quoted, socket))
         self.assertEqual((client.requester.events(), client.requester.stats.refused), ([], 0))
         self.assertEqual(len(client.requester), 2)
+
+    def test_several_in_a_row(self) -> None:
+        """One that quotes several requests which left in one buffer counts for all of them, the last one cut short."""
+        client = Client(FIRST)
+        calls = [client.call(number, "text") for number in range(4)]
+        whole = b"".join(call.payload for call in calls[:3])
+        client.refuse_bytes(whole[:-2])
+        self.assertEqual(client.requester.events(), calls[:3])
+        self.assertEqual({type(call.error) for call in calls[:3]}, {PeerUnreachable})
+        self.assertFalse(calls[3].done)
+        self.assertEqual((client.requester.stats.refused, client.rejected), (3, {}))
+
+    def test_several_in_a_row_of_one_socket(self) -> None:
+        """The row ends where something comes that did not leave from there, or that waits no more."""
+        client = Client(FIRST)
+        first, done, third = (client.call(number) for number in range(3))
+        client.answer(done)
+        client.outcome()
+        quoted = first.payload + done.payload + third.payload
+        client.requester.peer_unreachable(FIRST, REFUSED, quoted, 1, now=client.now)
+        self.assertEqual((client.requester.events(), client.rejected), ([], {"unmatched_icmp": 1}))
+        client.refuse_bytes(quoted)
+        self.assertEqual(client.requester.events(), [first])
+        self.assertFalse(third.done)
+
+    def test_row_that_refuses_once(self) -> None:
+        """A row that quotes one request twice moves it on once."""
+        client = Client(FIRST, SECOND, THIRD)
+        request = client.call()
+        client.refuse_bytes(2 * request.payload)
+        self.assertEqual((client.asked(), client.requester.stats.refused), ([FIRST, SECOND], 1))
 
     def test_unresolved(self) -> None:
         """A request that was not sent to anybody cannot have been refused."""
@@ -139,12 +169,55 @@ class MovingTests(SynchronousTestCase):
         """An error of an address that it has left already does not move it again."""
         client = Client(FIRST, SECOND)
         request = client.call()
-        client.run(0.3)
+        client.sent()
         client.refuse(request, FIRST)
         client.refuse(request, FIRST)
         self.assertEqual(client.asked(), [SECOND])
         self.assertEqual(client.rejected, {"unmatched_icmp": 1})
         self.assertFalse(request.done)
+
+    def test_may_have_run(self) -> None:
+        """A call of which an earlier try was not refused may have run there: it goes nowhere else."""
+        client = Client(FIRST, SECOND)
+        request = client.call()
+        client.run(0.3)
+        client.refuse(request, FIRST)
+        self.assertEqual(client.asked(), [])
+        self.assertIsInstance(client.error(), PeerUnreachable)
+
+    def test_no_crowd(self) -> None:
+        """What a server refuses does not go to the next one all at once: the window of that one holds, in order."""
+        client = Client(FIRST, SECOND, settings=RequesterSettings(window=4))
+        calls = [client.call(timeout=60.0) for _ in range(6)]
+        self.assertEqual(client.asked(), [FIRST] * 4)
+        for call in calls[:4]:
+            client.refuse(call, FIRST)
+        self.assertEqual(client.asked(), [SECOND] * 4)
+        self.assertEqual([peer.in_flight for peer in client.requester.stats.peers], [0, 4])
+        waiting = [call for call in calls if call.server is None]
+        self.assertEqual(len(waiting), 2)
+        [first] = [call for call in calls[:1] if call.server is not None]
+        client.answer(first, peer=SECOND)
+        [transmit] = client.sent()
+        self.assertIn(transmit.payload, [call.payload for call in waiting])
+        self.assertEqual(transmit.peer, SECOND)
+
+    def test_waits_where_it_goes(self) -> None:
+        """A refused call waits for its turn at the next server, before those that came later, and is answered there."""
+        client = Client(FIRST, SECOND, settings=RequesterSettings(window=2))
+        calls = [client.call(timeout=60.0) for _ in range(2)]
+        client.requester.servers_resolved([SECOND, FIRST], now=client.now)
+        others = [client.call(timeout=60.0) for _ in range(3)]
+        client.sent()
+        client.refuse(calls[0], FIRST)
+        client.refuse(calls[1], FIRST)
+        self.assertEqual(client.asked(), [])
+        client.answer(others[0], peer=SECOND)
+        client.answer(others[1], peer=SECOND)
+        self.assertEqual({transmit.payload for transmit in client.sent()}, {call.payload for call in calls})
+        self.assertEqual(calls[0].asked, (FIRST, SECOND))
+        client.answer(calls[0], peer=SECOND)
+        self.assertEqual([peer.in_flight for peer in client.requester.stats.peers], [2, 0])
 
     def test_schedule_goes_on(self) -> None:
         """At the next address it waits as long as it would have at the first."""

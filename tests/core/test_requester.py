@@ -93,9 +93,9 @@ class CommandTests(SynchronousTestCase):
         """A cancelled request has no outcome, is not sent again, and its answer is a datagram like any other."""
         client = Client(FIRST)
         for request in (client.call(), client.echo(b"echo")):
-            client.requester.cancel(request)
+            client.cancel(request)
             self.assertTrue(request.done)
-            client.requester.cancel(request)
+            client.cancel(request)
         client.sent()
         self.assertTrue(client.is_idle)
         self.assertEqual(client.requester.stats.cancelled, 2)
@@ -109,14 +109,14 @@ class CommandTests(SynchronousTestCase):
         client = Client(FIRST)
         request = client.call()
         client.answer(request)
-        client.requester.cancel(request)
+        client.cancel(request)
         self.assertEqual(client.result(), "ok")
         self.assertEqual(client.requester.stats.cancelled, 0)
 
     def test_cancel_unsent(self) -> None:
         """A request cancelled before the address is known is never sent."""
         client = Client()
-        client.requester.cancel(client.call())
+        client.cancel(client.call())
         client.resolve(FIRST)
         self.assertTrue(client.is_idle)
 
@@ -140,8 +140,9 @@ class CommandTests(SynchronousTestCase):
 
     def test_msgid_of_a_waiting_request(self) -> None:
         """An id that still waits when the ids come round is skipped."""
-        client = Client(FIRST, msgids=chain([5, 5, 5, 6], repeat(7)))
-        self.assertEqual([client.call().msgid, client.echo(b"a").msgid, client.call().msgid], [5, 6, 7])
+        client = Client(FIRST, msgids=chain([5, 5, 5, 6, 6, 5, 7], repeat(8)))
+        msgids = [client.call().msgid, client.echo(b"a").msgid, client.call().msgid, client.call().msgid]
+        self.assertEqual(msgids, [5, 6, 7, 8])
 
     def test_context(self) -> None:
         """What the caller sets comes back with the outcome."""
@@ -173,7 +174,7 @@ class ResolutionTests(SynchronousTestCase):
                 Transmit(encode_notification("n", []), FIRST, 0),
             ],
         )
-        self.assertEqual(client.requester.next_deadline(), START + 0.75)
+        self.assertEqual(client.requester.next_deadline(), START + 0.5 + 1.5 / 8)
         client.answer(call)
         client.receive(b"a")
         self.assertEqual(client.requester.events(), [call, echo])
@@ -192,15 +193,15 @@ class ResolutionTests(SynchronousTestCase):
         self.assertTrue(client.is_idle)
 
     def test_within_the_deadline(self) -> None:
-        """The time until the address is known is part of the deadline."""
+        """The time until the address is known is part of the deadline, and what is left of it is shared out."""
         client = Client()
         client.call(timeout=2.0)
         client.now += 1.9
         client.resolve(FIRST)
-        self.assertEqual([round(at, 6) for at, _ in client.run(5.0)], [0.0])
+        self.assertEqual([round(at, 6) for at, _ in client.run(5.0)], [0.0, 0.0125, 0.0375, 0.0875])
         error = client.error()
         assert isinstance(error, RequestTimedOut)
-        self.assertEqual((error.attempts, round(error.elapsed, 6)), (1, 2.0))
+        self.assertEqual((error.attempts, round(error.elapsed, 6)), (4, 2.0))
 
     def test_failed(self) -> None:
         """Where the name does not resolve everything that waits for it fails with that error, and nothing else."""
@@ -323,6 +324,16 @@ class AnswerTests(SynchronousTestCase):
         client.answer(request, 5)
         self.assertEqual(client.result(), 5)
 
+    def test_busy_then_an_error(self) -> None:
+        """A server that was busy may fail the request after all; a copy of that error is a duplicate, not late."""
+        client = Client(FIRST)
+        request = client.call()
+        for error in ({"code": "busy", "message": "later"}, "bad", "bad"):
+            client.receive(encode_response(request.msgid, error, None))
+        self.assertIsInstance(client.error(), ErrorReplyReceived)
+        stats = client.requester.stats
+        self.assertEqual((stats.busy, stats.errors, stats.duplicate, stats.late), (1, 1, 1, 0))
+
     def test_busy_to_the_end(self) -> None:
         """Where the server stays too busy the deadline ends the request with what the server said."""
         client = Client(FIRST)
@@ -333,6 +344,8 @@ class AnswerTests(SynchronousTestCase):
         error = client.error()
         assert isinstance(error, ErrorReplyReceived)
         self.assertEqual((error.code, client.requester.stats.timed_out), ("busy", 1))
+        client.answer(request)
+        self.assertEqual((client.requester.stats.late, client.requester.stats.duplicate), (1, 0))
 
     def test_error_beside_a_result(self) -> None:
         """Where a foreign server sends both the error counts."""
@@ -399,7 +412,8 @@ class AnswerTests(SynchronousTestCase):
         client.answer(request, 1)
         client.answer(request, 2)
         self.assertEqual(client.result(), 1)
-        self.assertEqual(client.rejected, {"unmatched": 1})
+        stats = client.requester.stats
+        self.assertEqual((stats.duplicate, stats.late, client.rejected), (1, 0, {}))
 
     def test_late(self) -> None:
         """An answer after the deadline is counted and dropped."""
@@ -408,16 +422,18 @@ class AnswerTests(SynchronousTestCase):
         client.run(2.0)
         self.assertIsInstance(client.error(), RequestTimedOut)
         client.answer(request)
-        self.assertEqual(client.rejected, {"unmatched": 1})
+        client.answer(request)
+        stats = client.requester.stats
+        self.assertEqual((stats.late, stats.duplicate, client.rejected), (2, 0, {}))
         self.assertTrue(client.is_idle)
 
     def test_after_cancel(self) -> None:
         """An answer after the cancel is counted and dropped."""
         client = Client(FIRST)
         request = client.call()
-        client.requester.cancel(request)
+        client.cancel(request)
         client.answer(request)
-        self.assertEqual((client.rejected, client.requester.events()), ({"unmatched": 1}, []))
+        self.assertEqual((client.requester.stats.late, client.rejected, client.requester.events()), (1, {}, []))
 
     def test_every_asked_address(self) -> None:
         """The answer may come from any address that was asked, and from no other of the server's."""
@@ -436,14 +452,21 @@ class AnswerTests(SynchronousTestCase):
         client.requester.send_notification("m", [])
         call, echo, notification = client.sent()
         error = LocalError("no")
-        client.requester.send_failed(notification, error)
+        client.requester.send_failed(notification, error, now=client.now)
         self.assertEqual(client.requester.events(), [])
         for transmit in (call, echo):
-            client.requester.send_failed(transmit, error)
+            client.requester.send_failed(transmit, error, now=client.now)
             self.assertIs(client.error(), error)
-            client.requester.send_failed(transmit, error)
+            client.requester.send_failed(transmit, error, now=client.now)
         self.assertTrue(client.is_idle)
         self.assertEqual(client.requester.stats.failed, 2)
+
+    def test_send_failed_of_another(self) -> None:
+        """One that is but the beginning of what waits is another's; only the very bytes count."""
+        client = Client(FIRST)
+        echo = client.echo(b"some payload")
+        client.requester.send_failed(Transmit(b"some pay", FIRST, 0), LocalError("no"), now=client.now)
+        self.assertFalse(echo.done)
 
 
 class ReflectionTests(SynchronousTestCase):
@@ -567,8 +590,8 @@ class ContractTests(SynchronousTestCase):
         delivered: list[object] = []
         for request in client.requester.events():
             delivered.append(request)
-            client.requester.cancel(second)
-            client.requester.cancel(third)
+            client.cancel(second)
+            client.cancel(third)
             client.requester.send_notification("m", [])
             delivered.append(client.call())
             client.receive(b"garbage")

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.driver import FIRST
+from tests.core.driver import FIRST, held
 from tests.properties import MACHINE
 from twistedudp.core import (
     KEY_SIZE,
@@ -27,7 +27,7 @@ from twistedudp.core import (
     ResponderSettings,
     message_ids,
 )
-from twistedudp.errors import ErrorReplyReceived, RequestTimedOut
+from twistedudp.errors import CircuitOpen, ErrorReplyReceived, RequestTimedOut
 from twistedudp.messages import Request
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class ConversationMachine(RuleBasedStateMachine):
             }
             if request.error.code == "failed":
                 assert request.error.data == {"of": request.context}
+        elif isinstance(request.error, CircuitOpen):
+            assert request.attempts == 0, "a call that was sent failed by the breaker"
         else:
             assert isinstance(request.error, RequestTimedOut)
             assert request.deadline <= self.now
@@ -115,9 +117,13 @@ class ConversationMachine(RuleBasedStateMachine):
         """Make one request or a few, whose parameter is their number."""
         for _ in range(times):
             number = len(self.made)
-            request = self.requester.send_request(
-                "m", [number], timeout=timeout, now=self.now, idempotent=idempotent, kind=kind
-            )
+            try:
+                request = self.requester.send_request(
+                    "m", [number], timeout=timeout, now=self.now, idempotent=idempotent, kind=kind
+                )
+            except CircuitOpen:
+                assert self.requester.stats.timed_out >= 5
+                return
             request.context = number
             self.made[number] = request
             self.pump()
@@ -135,7 +141,7 @@ class ConversationMachine(RuleBasedStateMachine):
         """Cancel one."""
         waiting = [request for request in self.made.values() if not request.done]
         request = waiting[number % len(waiting)]
-        self.requester.cancel(request)
+        self.requester.cancel(request, now=self.now)
         self.cancelled.append(request)
         self.pump()
 
@@ -247,7 +253,7 @@ class ConversationMachine(RuleBasedStateMachine):
         if not hasattr(self, "requester"):
             return
         self.wait(100.0)
-        assert len(self.requester) == len(self.requester._deadlines) == 0
+        assert not any(held(self.requester).values())
         assert len(self.outcomes) + len(self.cancelled) == len(self.made)
         self.stop()
         assert len(self.responder) == 0

@@ -1,4 +1,8 @@
-"""The requester under any order of commands and inputs: each request has one outcome, and nothing leaks."""
+"""The requester under any order of commands and inputs: each request has one outcome, and nothing leaks.
+
+The model beside it knows nothing of windows, breakers or sockets: it sees what is sent where and from which socket, and
+what is unused, and says of these what may never happen.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,12 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.driver import FIRST, SECOND, STRANGER, THIRD
+from tests.core.driver import FIRST, SECOND, STRANGER, THIRD, held
 from tests.properties import MACHINE
 from twistedudp._msgpack import encode_notification, encode_request, encode_response
-from twistedudp.core import KEY_SIZE, Kind, Requester, RequesterSettings, message_ids
+from twistedudp.core import FIRST_RETRY_SOCKET, KEY_SIZE, Kind, Requester, RequesterSettings, message_ids
 from twistedudp.errors import (
+    CircuitOpen,
     DatagramTooLarge,
     ErrorReplyReceived,
     HostNotFound,
@@ -49,8 +54,10 @@ class Tracked:
     """What the model knows of one request."""
 
     request: PendingRequest
+    number: int
     sent: list[Transmit] = field(default_factory=list)
-    refused: bool = False
+    refused: set[Address] = field(default_factory=set)
+    busy_after: int = 0
 
     @property
     def asked(self) -> set[Address]:
@@ -70,61 +77,154 @@ class RequesterMachine(RuleBasedStateMachine):
         self.waiting: list[Tracked] = []
         self.ended: list[Tracked] = []
         self.notifications = 0
-        self.counts = {"accepted": 0, "cancelled": 0, "events": 0, "notified": 0}
+        self.open_sockets: set[int] = set()
+        self.retry_sockets: set[int] = set()
+        self.counts = {"accepted": 0, "cancelled": 0, "events": 0, "notified": 0, "circuits": 0}
 
     @initialize(
-        seed=numbers, retry_refused=st.booleans(), max_outstanding=st.sampled_from([3, 1000]), resolved=st.booleans()
+        seed=numbers,
+        retry_refused=st.booleans(),
+        max_outstanding=st.sampled_from([3, 1000]),
+        resolved=st.booleans(),
+        window=st.sampled_from([None, None, 1, 2, 100]),
+        threshold=st.sampled_from([0, 1, 2, 5]),
+        max_retry_ports=st.sampled_from([0, 1, 2, 64]),
+        peer_age=st.sampled_from([5.0, 600.0]),
     )
-    def make(self, seed: int, retry_refused: bool, max_outstanding: int, resolved: bool) -> None:
+    def make(  # budget: each of them is drawn
+        self,
+        *,
+        seed: int,
+        retry_refused: bool,
+        max_outstanding: int,
+        resolved: bool,
+        window: int | None,
+        threshold: int,
+        max_retry_ports: int,
+        peer_age: float,
+    ) -> None:
         """Make the requester."""
         source = random.Random(seed)  # noqa: S311  # reproducible on purpose
         settings = RequesterSettings(
-            max_outstanding=max_outstanding, retry_refused=retry_refused, max_queued_notifications=3
+            max_outstanding=max_outstanding,
+            retry_refused=retry_refused,
+            max_queued_notifications=3,
+            window=None if window is None else min(window, max_outstanding),
+            breaker_threshold=threshold,
+            max_retry_ports=max_retry_ports,
+            peer_age=peer_age,
         )
         self.requester = Requester(
             msgids=message_ids(source.randbytes(KEY_SIZE)), random=source.random, settings=settings
         )
         self.settings = settings
         self.known: set[Address] = set()
+        self.left: set[Address] = set()
+        self.listed: list[Address] = []
         if resolved:
             self.resolve([FIRST, SECOND])
 
     # What the owner does after each command and each input
 
-    def pump(self, may_end: list[Tracked], *errors: type[Exception], result: bool = False) -> None:
+    def pump(self, may_end: list[Tracked], *errors: type[Exception], result: bool = False) -> list[Tracked]:
         """Take all outputs, in the order of the contract, and check them.
+
+        Beside what an input may end, it may make a queued request leave; that one may then find that its server's
+        address family does not carry it, and fails if no server answers.
 
         Args:
             may_end: The requests that this input may end.
             errors: What they may fail with.
             result: Whether one of them may have a result.
+
+        Returns:
+            The requests that have ended.
         """
         for transmit in self.requester.transmits():
             assert transmit.peer in self.known
             self.note(transmit)
-        for request in self.requester.events():
-            self.counts["events"] += 1
-            [tracked] = [tracked for tracked in self.waiting if tracked.request is request]
-            assert tracked in may_end, "a request ended for which nothing came"
-            assert request.done
-            assert isinstance(request.error, errors) if request.error is not None else result
-            self.waiting.remove(tracked)
-            self.ended.append(tracked)
+        ended = [self.end(request) for request in self.requester.events()]
+        for tracked in ended:
+            error = tracked.request.error
+            if isinstance(error, CircuitOpen):
+                assert len(tracked.sent) <= len(tracked.refused), "a call that was sent failed by the breaker"
+                self.check_circuits(error)
+            elif isinstance(error, DatagramTooLarge):
+                assert len(tracked.request.payload) > 65507
+            else:
+                assert tracked in may_end, "a request ended for which nothing came"
+                assert isinstance(error, errors) if error is not None else result
         assert self.requester.events() == []
         assert self.requester.transmits() == []
+        self.close_sockets()
+        return ended
+
+    def end(self, request: PendingRequest) -> Tracked:
+        """Note that a request has ended."""
+        self.counts["events"] += 1
+        [tracked] = [tracked for tracked in self.waiting if tracked.request is request]
+        assert request.done
+        self.waiting.remove(tracked)
+        self.ended.append(tracked)
+        return tracked
+
+    def close_sockets(self) -> None:
+        """Close what is unused, as the pump does: never what a waiting request has left from, and each once."""
+        unused = self.requester.unused_sockets()
+        assert len(set(unused)) == len(unused)
+        used = {transmit.socket for tracked in self.waiting for transmit in tracked.sent} - {0}
+        used |= {tracked.request.socket for tracked in self.waiting if tracked.request.kind is Kind.RAW} - {0}
+        assert not used & set(unused), "a socket was closed that a waiting request needs"
+        self.open_sockets -= set(unused)
+        assert self.open_sockets <= used, "a socket stays open that nobody needs"
+        assert self.requester.unused_sockets() == []
 
     def note(self, transmit: Transmit) -> None:
-        """Find what a transmit belongs to: a waiting request, its bytes, and its socket, or a notification."""
+        """Find what a transmit belongs to: a waiting request and its bytes, a raw echo also by socket; or to nobody."""
         for tracked in self.waiting:
             request = tracked.request
-            if transmit.payload == request.payload and transmit.socket == request.socket:
-                others = {sent.peer for sent in tracked.sent}
-                if others and not request.idempotent and not tracked.refused:
-                    assert others == {transmit.peer}, "a call went to another address although none refused it"
+            same_socket = request.kind is not Kind.RAW or transmit.socket == request.socket
+            if transmit.payload == request.payload and same_socket:
+                self.check_way(tracked, transmit)
+                if not tracked.sent:
+                    self.check_turn(tracked)
                 tracked.sent.append(transmit)
+                if transmit.socket:
+                    self.open_sockets.add(transmit.socket)
                 return
         assert transmit.payload[:2] == b"\x93\x02", "a transmit of nobody"
+        assert transmit.socket == 0
         self.notifications += 1
+
+    def going_on(self) -> list[Tracked]:
+        """Return those that wait still, though events may not have been taken."""
+        return [tracked for tracked in self.waiting if not tracked.request.done]
+
+    def check_way(self, tracked: Tracked, transmit: Transmit) -> None:
+        """Check where a request goes to, and from which socket, against its former ways."""
+        request = tracked.request
+        addresses, sockets = tracked.asked, {sent.socket for sent in tracked.sent}
+        if addresses - {transmit.peer} and not request.idempotent:
+            assert addresses <= tracked.refused, "a call went to another address although none refused it"
+            if transmit.peer not in addresses:
+                assert len(tracked.sent) == len(tracked.refused), "a call that may have run went to another address"
+        if not request.idempotent:
+            assert transmit.socket == 0, "a call left from another socket"
+        elif request.kind is Kind.RAW:
+            assert sockets <= {transmit.socket}, "a raw echo left from another socket"
+            assert transmit.socket < 256
+        elif transmit.socket and transmit.socket not in sockets:
+            assert tracked.sent, "the first try of a call left from a socket of its own"
+            assert transmit.socket >= FIRST_RETRY_SOCKET
+            assert transmit.socket not in self.retry_sockets, "a socket was used twice"
+            self.retry_sockets.add(transmit.socket)
+            in_use = {sent.socket for one in self.going_on() for sent in one.sent if sent.socket >= FIRST_RETRY_SOCKET}
+            assert len(in_use) < self.settings.max_retry_ports, "too many sockets"
+
+    def check_turn(self, tracked: Tracked) -> None:
+        """Check that a request that leaves for the first time does not overtake one that has waited for longer."""
+        before = [one for one in self.going_on() if one.request.server is None and one.number < tracked.number]
+        assert not before, "a request was overtaken"
 
     def pick(self, tracked: list[Tracked], number: int) -> Tracked:
         """Choose one."""
@@ -134,6 +234,12 @@ class RequesterMachine(RuleBasedStateMachine):
         """Choose one that waits, or, one time in four, one whose answer comes late."""
         late = not self.waiting or (number % 4 == 0 and self.ended)
         return self.pick(self.ended if late else self.waiting, number // 4)
+
+    def queued(self) -> list[Tracked]:
+        """Return those that wait for their turn: they were not sent, or refused by all to whom they were."""
+        queued = [tracked for tracked in self.waiting if tracked.request.server is None]
+        assert all(len(tracked.sent) <= len(tracked.refused) or tracked.request.idempotent for tracked in queued)
+        return queued
 
     def all(self) -> list[Tracked]:
         """Return all requests there ever were."""
@@ -157,12 +263,14 @@ class RequesterMachine(RuleBasedStateMachine):
                 )
             except TooManyRequests:
                 assert len(self.waiting) == self.settings.max_outstanding
+            except CircuitOpen as error:
+                self.check_circuits(error)
             else:
                 self.accepted(request)
             self.pump([])
 
     @rule(
-        payload=st.sampled_from([b"", b"a", b"a longer payload", b"a longer payload!", bytes(65507)]),
+        payload=st.sampled_from([b"", b"a", b"a longer payload", b"a longer payload!", bytes(65507), bytes(65508)]),
         times=st.integers(1, 3),
         timeout=timeouts,
     )
@@ -173,6 +281,10 @@ class RequesterMachine(RuleBasedStateMachine):
                 request = self.requester.send_echo(payload, timeout=timeout, now=self.now)
             except TooManyRequests:
                 assert len(self.waiting) == self.settings.max_outstanding
+            except CircuitOpen as error:
+                self.check_circuits(error)
+            except DatagramTooLarge:
+                assert len(payload) > 65507
             else:
                 taken = [one.request.socket for one in self.waiting if one.request.payload == payload]
                 assert request.socket not in taken
@@ -182,7 +294,16 @@ class RequesterMachine(RuleBasedStateMachine):
     def accepted(self, request: PendingRequest) -> None:
         """Note a new request."""
         self.counts["accepted"] += 1
-        self.waiting.append(Tracked(request))
+        self.waiting.append(Tracked(request, self.counts["accepted"]))
+
+    def check_circuits(self, error: CircuitOpen) -> None:
+        """Check that a call was refused because all circuits are open, and that none may be tried yet."""
+        self.counts["circuits"] += 1
+        peers = self.requester.stats.peers
+        assert all(peer.circuit_open for peer in peers)
+        assert error.peers == tuple(peer.address for peer in peers)
+        assert 0 < error.retry_in <= self.settings.breaker_cooldown
+        assert self.settings.breaker_threshold
 
     @rule()
     def notify(self) -> None:
@@ -199,8 +320,8 @@ class RequesterMachine(RuleBasedStateMachine):
         self.waiting.remove(tracked)
         self.ended.append(tracked)
         self.counts["cancelled"] += 1
-        self.requester.cancel(tracked.request)
-        self.requester.cancel(tracked.request)
+        self.requester.cancel(tracked.request, now=self.now)
+        self.requester.cancel(tracked.request, now=self.now)
         assert tracked.request.done
         self.pump([])
 
@@ -208,7 +329,7 @@ class RequesterMachine(RuleBasedStateMachine):
     @rule(number=numbers)
     def cancel_late(self, number: int) -> None:
         """Cancel what has an outcome."""
-        self.requester.cancel(self.pick(self.ended, number).request)
+        self.requester.cancel(self.pick(self.ended, number).request, now=self.now)
         self.pump([])
 
     @precondition(lambda self: len(self.waiting) > 5)
@@ -224,22 +345,24 @@ class RequesterMachine(RuleBasedStateMachine):
     @rule(addresses=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=4))
     def resolve(self, addresses: list[Address]) -> None:
         """Let the resolver answer, the first time or again."""
+        self.left |= set(self.listed) - set(addresses)
+        self.listed = addresses
         self.known.update(addresses)
         self.requester.servers_resolved(addresses, now=self.now)
-        self.pump([tracked for tracked in self.waiting if not tracked.sent], DatagramTooLarge)
+        self.pump([])
 
     @precondition(lambda self: len(self.waiting) > 2)
     @rule()
     def resolution_fails(self) -> None:
         """Let the resolver give up."""
         self.requester.resolution_failed(HostNotFound("no.example"))
-        self.pump([tracked for tracked in self.waiting if not tracked.sent], HostNotFound)
+        self.pump([] if self.known else self.queued(), HostNotFound)
 
     @precondition(lambda self: self.all())
     @rule(
         number=numbers,
         peer=st.sampled_from(PEERS),
-        error=st.sampled_from([None, None, "e", {"code": "c", "message": "m"}]),
+        error=st.sampled_from([None, None, "e", {"code": "c", "message": "m"}, {"code": "busy", "message": "m"}]),
         socket=st.integers(0, 1),
         cut=st.booleans(),
     )
@@ -248,9 +371,13 @@ class RequesterMachine(RuleBasedStateMachine):
         tracked = self.pick_any(number)
         payload = encode_response(tracked.request.msgid, error, None if error else 1)
         self.requester.datagram_received(payload[: -1 if cut else None], peer, socket, now=self.now)
-        may_end = tracked.request.kind is not Kind.RAW and peer in tracked.asked and not cut
-        self.pump([tracked] if may_end else [], ErrorReplyReceived, result=error is None)
-        assert tracked not in self.waiting or not may_end, "the answer did not count"
+        counts = tracked.request.kind is not Kind.RAW and peer in tracked.asked and not cut
+        busy = isinstance(error, dict) and error["code"] == "busy"
+        if counts and busy:
+            tracked.busy_after = len(tracked.sent)
+        ends = [tracked] if counts and not busy else []
+        self.pump(ends, ErrorReplyReceived, result=error is None)
+        assert not any(one in self.waiting for one in ends), "the answer did not count"
 
     @precondition(lambda self: self.all())
     @rule(number=numbers, peer=st.sampled_from(PEERS), socket=st.integers(0, 2))
@@ -305,22 +432,23 @@ class RequesterMachine(RuleBasedStateMachine):
             if one.request.payload.startswith(quote) and peer in one.asked and one.request.socket == socket
         ]  # fmt: skip
         for one in may_end:
-            one.refused = True
-        refused, waiting = self.requester.stats.refused, len(self.waiting)
+            one.refused.add(peer)
+        refused = self.requester.stats.refused
         self.requester.peer_unreachable(peer, "refused", quote, socket, now=self.now)
-        self.pump(may_end, PeerUnreachable)
-        assert waiting - len(self.waiting) <= self.requester.stats.refused - refused <= 1
-        assert not (self.settings.retry_refused and len(self.waiting) < waiting)
+        ended = self.pump(may_end, PeerUnreachable)
+        failed = [one for one in ended if isinstance(one.request.error, PeerUnreachable)]
+        assert len(failed) <= self.requester.stats.refused - refused <= 1
+        assert not (self.settings.retry_refused and failed)
 
     @precondition(lambda self: any(one.sent for one in self.all()))
     @rule(number=numbers)
     def cannot_send(self, number: int) -> None:
         """Learn that a datagram can never be sent."""
         tracked = self.pick([one for one in self.all() if one.sent], number)
-        self.requester.send_failed(tracked.sent[-1], LocalError("no"))
+        self.requester.send_failed(tracked.sent[-1], LocalError("no"), now=self.now)
         # an echo that has ended may be taken for a longer one that waits, whose beginning it is: as with ICMP errors
         same = [one for one in self.waiting if one.request.payload.startswith(tracked.request.payload)]
-        self.pump([one for one in same if one.request.socket == tracked.request.socket], LocalError)
+        self.pump([one for one in same if one.request.socket == tracked.sent[-1].socket], LocalError)
         assert tracked not in self.waiting
 
     # Time
@@ -348,7 +476,12 @@ class RequesterMachine(RuleBasedStateMachine):
         """Let the timer fire."""
         over = [tracked for tracked in self.waiting if tracked.request.deadline <= self.now]
         self.requester.deadline_reached(now=self.now)
-        self.pump(over, RequestTimedOut)
+        for tracked in self.pump(over, RequestTimedOut, ErrorReplyReceived):
+            error = tracked.request.error
+            last_word = bool(tracked.sent) and tracked.busy_after == len(tracked.sent)
+            assert (
+                isinstance(error, (CircuitOpen, DatagramTooLarge)) or isinstance(error, ErrorReplyReceived) == last_word
+            )
         assert not any(tracked in self.waiting for tracked in over), "the deadline passed without an outcome"
         due = self.requester.next_deadline()
         assert due is None or due > self.now, "the next deadline is in the past"
@@ -365,10 +498,29 @@ class RequesterMachine(RuleBasedStateMachine):
         assert not any(request.done for request in waiting)
         assert all(tracked.request.done for tracked in self.ended)
         due = requester.next_deadline()
-        assert due == min((request.due for request in waiting), default=None)
+        assert due is None if not waiting else due is not None and due <= min(request.due for request in waiting)
         assert all(request.due <= request.deadline for request in waiting)
-        assert len(requester._deadlines) <= max(1024, 5 * len(waiting))
-        assert len(requester._notifications) <= 3
+        tables = held(requester)
+        assert tables["deadlines"] <= max(1024, 5 * len(waiting))
+        assert tables["notifications"] <= 3
+        assert tables["queue"] == len(self.queued())
+        assert tables["retry sockets"] <= self.settings.max_retry_ports
+
+    @invariant()
+    def windows(self) -> None:
+        """What is in flight is counted exactly, and whoever waits for a turn does so because a window is full."""
+        peers = self.requester.stats.peers
+        assert [peer.address for peer in peers] == list(dict.fromkeys(self.listed))
+        for peer in peers:
+            going_on = [tracked for tracked in self.waiting if tracked.request.server is not None]
+            under_way = sum(tracked.sent[-1].peer == peer.address for tracked in going_on)
+            assert peer.in_flight == under_way or peer.address in self.left
+            assert 0 <= peer.in_flight <= under_way
+            fixed = self.settings.window
+            assert peer.window == fixed if fixed else 2 <= peer.window <= 256
+            assert not fixed or len(self.known) > 1 or peer.in_flight <= fixed
+        if self.queued() and peers:
+            assert any(peer.in_flight + 1 > peer.window for peer in peers), "there is room, and requests wait"
 
     @invariant()
     def counters(self) -> None:
@@ -378,7 +530,8 @@ class RequesterMachine(RuleBasedStateMachine):
         assert len(self.ended) == self.counts["events"] + self.counts["cancelled"]
         assert stats.cancelled == self.counts["cancelled"]
         assert stats.transmitted == sum(len(tracked.sent) for tracked in self.all()) + self.notifications
-        queued = len(self.requester._notifications)
+        queued = held(self.requester)["notifications"]
+        assert stats.suspended == self.counts["circuits"]
         assert self.counts["notified"] == self.notifications + stats.notifications_dropped + queued
         assert all(tracked.request.attempts == len(tracked.sent) for tracked in self.all())
         assert all(set(tracked.request.asked) == tracked.asked for tracked in self.all())
@@ -390,9 +543,12 @@ class RequesterMachine(RuleBasedStateMachine):
         self.now += 1000.0
         self.reach_deadline()
         assert not self.waiting
-        requester = self.requester
-        assert (len(requester), len(requester._echoes), requester.next_deadline()) == (0, 0, None)
-        assert len(requester._deadlines) == 0
+        assert self.requester.next_deadline() is None
+        tables = held(self.requester)
+        assert self.known or tables["notifications"] <= 3
+        assert not any(count for table, count in tables.items() if table != "notifications" or self.known)
+        assert all(peer.in_flight == 0 for peer in self.requester.stats.peers)
+        assert not self.open_sockets
         super().teardown()
 
 

@@ -175,7 +175,7 @@ class ReadTests(BatchingTestCase):
 
     def test_together_and_too_large(self) -> None:
         """If those in one buffer are larger than allowed, each is dropped and counted."""
-        self.assertEqual([[(b"a", PEER)]], self.turn((b"x" * 2500, [together(1001)], PEER), (b"a", PEER)))
+        self.assertEqual([[(b"a", PEER)]], self.turn((b"x" * 3003, [together(1001)], PEER), (b"a", PEER)))
         self.assertEqual(3, self.stats.oversize_dropped)
 
     def test_option(self) -> None:
@@ -348,6 +348,19 @@ class KernelTests(SocketTestCase):
         self.assertEqual(sent, [plain.recv(65536) for _ in sent])
         self.assertEqual(port.stats.datagrams_sent, len(sent))
         self.assertGreater(port.stats.sent_together, 50)
+
+    def test_addresses_asked(self) -> None:
+        """One that asks two addresses of the host in turn, within one batch, gets each answer from the one it asked."""
+        for interface in ("", "::"):
+            protocol: Any = Answers()
+            port = self.listen(protocol, interface)
+            plain = self.client(source="127.0.0.1")
+            asked = [("127.0.0.1", "127.0.0.2")[number % 2] for number in range(40)]
+            for number, host in enumerate(asked):
+                plain.sendto(b"%02d" % number, (host, port.getHost().port))
+            self.wait(lambda port=port: port.stats.datagrams_received == 40)
+            answers = dict(plain.recvfrom(100) for _ in asked)
+            self.assertEqual([answers[b"%02d" % number][0] for number in range(40)], asked)
 
     def test_between_ports(self) -> None:
         """Between two ports of ours whole buffers go to and fro, and every datagram is as it was sent."""

@@ -44,6 +44,14 @@ class FakeUDPReactor:
         return "its port"
 
 
+class NotesBatches(Notes):
+    """A protocol that takes several datagrams at once."""
+
+    def datagrams_received(self, datagrams: Any) -> None:
+        """Note them together."""
+        self.notes.append(tuple(datagrams))
+
+
 class PortTestCase(SynchronousTestCase):
     """Ports on the fake reactor."""
 
@@ -336,3 +344,49 @@ class ReadingTests(PortTestCase):
             client.sendto(b"hello", ("127.0.0.1", port.getHost().port))
             port.doRead()
             self.assertEqual([(b"hello", ("127.0.0.1", client.getsockname()[1]))], self.protocol.notes)
+
+
+class BatchTests(PortTestCase):
+    """Ports of protocols that take several datagrams at once."""
+
+    def send(self, port: Any, *payloads: bytes) -> None:
+        """Send to a port from a plain socket."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.bind(("127.0.0.1", 0))
+            self.plain = plain.getsockname()
+            for payload in payloads:
+                plain.sendto(payload, ("127.0.0.1", port.getHost().port))
+
+    def test_batches(self) -> None:
+        """A protocol with the method gets what waits at once, on any kind of bind; one without, one by one."""
+        for protocol, options in (
+            (NotesBatches(), {}),
+            (NotesBatches(), {"interface": ""}),
+            (NotesBatches(), {"interface": "", "return_path": False}),
+            (NotesBatches(), {"interface": "::"}),
+            (Notes(), {}),
+            (Notes(), {"interface": "", "return_path": False}),
+        ):
+            self.protocol = protocol
+            given: Any = options
+            port = self.listen(**given)
+            self.send(port, b"1", b"", b"3")
+            port.doRead()
+            expected = [(payload, self.plain) for payload in (b"1", b"", b"3")]
+            together = isinstance(protocol, NotesBatches)
+            self.assertEqual([tuple(expected)] if together else expected, protocol.notes)
+            self.assertEqual(3, port.stats.datagrams_received)
+
+    def test_write_batch(self) -> None:
+        """Any port sends several datagrams, and returns what is the caller's fault."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.bind(("127.0.0.1", 0))
+            plain.settimeout(5.0)
+            peer = plain.getsockname()
+            for self.protocol in (Notes(), NotesBatches()):
+                port = self.listen()
+                [refused] = port.write_batch([(b"1", peer), (b"2", ("localhost", 9)), (b"3", peer)])
+                self.assertEqual((b"2", ("localhost", 9)), refused[:2])
+                self.assertIsInstance(refused[2], InvalidAddressError)
+                self.assertEqual([b"1", b"3"], [plain.recv(100) for _ in range(2)])
+                self.assertEqual(2, port.stats.datagrams_sent)

@@ -19,12 +19,14 @@ PEER6 = ("2001:db8::7", 4242, 0, 0)
 class RoutesTestCase(SynchronousTestCase):
     """Routes of a socket that does what the test says."""
 
-    def routes(self, family: socket.AddressFamily, *, wildcard: bool, to_group: bool = False) -> Routes:
+    def routes(
+        self, family: socket.AddressFamily, *, wildcard: bool, to_group: bool = False, return_path: bool = True
+    ) -> Routes:
         """Make the routes of a socket."""
         self.handle = FakeSocket(family)
         self.stats = DatagramStats()
         handle: Any = self.handle
-        return Routes(handle, self.stats, wildcard=wildcard, to_group=to_group)
+        return Routes(handle, self.stats, wildcard=wildcard, to_group=to_group, return_path=return_path)
 
 
 class OneAddressTests(RoutesTestCase):
@@ -159,6 +161,17 @@ class WildcardTests(RoutesTestCase):
             self.receive(routes, pktinfo(host))
             self.assertEqual(self.asked(host), routes.to(PEER)[1])
         self.assertEqual(10, len(routes._paths))
+
+    def test_not_wanted(self) -> None:
+        """Ports that answer nobody, a client's own, do not ask for it: the peer's address will do, whatever came."""
+        routes = self.routes(socket.AF_INET, wildcard=True, return_path=False)
+        self.handle.arrivals = [(b"x", PEER)]
+        self.assertEqual((b"x", PEER), routes.receive(100))
+        self.assertEqual((None, False), (routes.current, routes.to_group))
+        self.assertEqual((PEER, []), routes.to(PEER))
+        routes = self.routes(socket.AF_INET6, wildcard=True, return_path=False)
+        self.handle.arrivals = [(b"x", PEER6), (b"y", ("::ffff:192.0.2.7", 4242, 0, 0))]
+        self.assertEqual([(b"x", PEER6[:2]), (b"y", PEER)], [routes.receive(100) for _ in range(2)])
 
     def test_other_systems(self) -> None:
         """Where the kernel cannot tell the address asked, nothing is asked of it."""

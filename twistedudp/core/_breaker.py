@@ -1,9 +1,9 @@
 """When to stop asking a peer that does not answer.
 
 Theory of operation: RFC 8085 section 3.1.10 wants a circuit breaker (RFC 8084) on what is sent over the Internet. After
-some calls in a row that ran out, each without any answer of the peer meanwhile, the circuit is open: calls fail at once,
-and only one in each cool-down is let through to see whether the peer is back. Anything that the peer answers closes it,
-a response that comes too late for its call as well.
+some calls in a row that ran out, each without any answer of the peer meanwhile, the circuit is open: calls fail at
+once, and only one in each cool-down is let through to see whether the peer is back. Anything that the peer answers
+closes it, a response that comes too late for its call as well.
 """
 
 from __future__ import annotations

@@ -144,10 +144,25 @@ class Dispatch:
         server.window.timed_out(request.sent, now)
         request.interval = min(2 * request.interval, self._settings.policy.max_timeout)
         if request.idempotent:
-            server = self.servers.after(server) or server
+            other = self.servers.after(server, len(request.payload))
+            if other is not None and not other.window.is_full():
+                server = other
             if request.kind is not Kind.RAW:  # which is known by its socket
                 self._change_socket(request)
         self.transmit(request, server, now, request.interval)
+
+    def move(self, request: PendingRequest, server: Server, now: float) -> None:
+        """Transmit a request that was refused to another server, or let it wait for its turn there, before others."""
+        if not server.window.is_full():
+            self.transmit(request, server, now, request.interval)
+            return
+        if request.server is not None:
+            request.server.window.in_flight -= 1
+            request.server = None
+        self._stats.queued += 1
+        self.queue.appendleft(request)
+        request.due = request.deadline
+        self.deadlines.add(request)
 
     def transmit(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
         """Transmit a request to a server and look at it again after ``wait`` seconds."""
@@ -156,12 +171,12 @@ class Dispatch:
                 self._stats.failed += 1
                 self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
                 return
-            if request.server is None:
-                request.asked = server.alone
-            else:
+            if request.server is not None:
                 request.server.window.in_flight -= 1
-                if server.address not in request.asked:
-                    request.asked += server.alone
+            if not request.asked:
+                request.asked = server.alone
+            elif server.address not in request.asked:
+                request.asked += server.alone
             request.server = server
             server.window.in_flight += 1
         request.attempts += 1
@@ -172,10 +187,16 @@ class Dispatch:
         self._stats.transmitted += 1
         self.transmits.append(new_transmit((request.payload, server.address, request.socket)))
 
-    def notify(self, payload: bytes, peer: Address) -> None:
-        """Transmit a notification, of which nothing is heard again."""
+    def notify(self, payload: bytes, server: Server) -> None:
+        """Transmit a notification, of which nothing is heard again.
+
+        It is dropped while the server does not answer calls, and if its address family does not carry so much.
+        """
+        if server.breaker.is_open or len(payload) > server.max_payload:
+            self._stats.notifications_dropped += 1
+            return
         self._stats.transmitted += 1
-        self.transmits.append(new_transmit((payload, peer, 0)))
+        self.transmits.append(new_transmit((payload, server.address, 0)))
 
     def ended(self, request: PendingRequest) -> None:
         """Learn that a request has an outcome; what it held is free."""
@@ -220,7 +241,8 @@ class Dispatch:
             server.breaker.let_through(now)
         first = server.round_trip.first_timeout(request.deadline - now)
         request.interval = first
-        self.transmit(request, server, now, first * (1 + _JITTER * self._random()))
+        wait = min(first * (1 + _JITTER * self._random()), self._settings.policy.max_timeout)
+        self.transmit(request, server, now, wait)
 
     def _change_socket(self, request: PendingRequest) -> None:
         if self._retry_sockets >= self._settings.max_retry_ports:

@@ -36,6 +36,8 @@ class EchoTable:
     def __init__(self) -> None:
         self.waiting: dict[tuple[int, bytes], PendingRequest] = {}
         self._users: Counter[int] = Counter()
+        # By their first bytes, since an ICMP error may quote no more, and anybody can forge many of these.
+        self._beginnings: dict[tuple[int, bytes], dict[bytes, PendingRequest]] = {}
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -58,10 +60,17 @@ class EchoTable:
         """Enter an echo under its socket and bytes."""
         self.waiting[request.socket, request.payload] = request
         self._users[request.socket] += 1
+        beginning = request.socket, request.payload[:_MIN_QUOTED]
+        self._beginnings.setdefault(beginning, {})[request.payload] = request
 
     def remove(self, request: PendingRequest) -> bool:
         """Forget an echo; tell whether it leaves behind a socket of its own that no other echo uses."""
         del self.waiting[request.socket, request.payload]
+        beginning = request.socket, request.payload[:_MIN_QUOTED]
+        alike = self._beginnings[beginning]
+        del alike[request.payload]
+        if not alike:
+            del self._beginnings[beginning]
         self._users[request.socket] -= 1
         if self._users[request.socket]:
             return False
@@ -82,7 +91,7 @@ class EchoTable:
         echo = self.answered_untrusted(quoted, peer, socket)
         if echo is not None or len(quoted) < _MIN_QUOTED:
             return echo
-        for (local, payload), candidate in self.waiting.items():
-            if local == socket and payload.startswith(quoted) and peer in candidate.asked:
+        for payload, candidate in self._beginnings.get((socket, quoted[:_MIN_QUOTED]), {}).items():
+            if payload.startswith(quoted) and peer in candidate.asked:
                 return candidate
         return None

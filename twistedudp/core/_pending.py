@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..errors import RequestTimedOut
+
 if TYPE_CHECKING:
     from ..address import Address
     from ..errors import ErrorReplyReceived, TwistedUDPError
@@ -51,6 +53,7 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
         retry_sockets: Those that were opened for its retransmissions.
         context: The caller's to set; it comes back with the outcome.
         busy: What a server said that was too busy to run it, so far.
+        busy_attempts: How many datagrams had been transmitted when it did.
         result: The outcome, if ``error`` is ``None``.
         error: Why there is no result.
         done: Whether it has an outcome, or was cancelled.
@@ -73,9 +76,16 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
     retry_sockets: tuple[int, ...] = ()
     context: object = None
     busy: ErrorReplyReceived | None = None
+    busy_attempts: int = 0
     result: object = None
     error: TwistedUDPError | None = None
     done: bool = False
+
+    def ran_out(self, now: float) -> TwistedUDPError:
+        """Return what to fail with at the deadline: that the server is busy, if this was the answer to the last try."""
+        if self.busy is not None and self.busy_attempts == self.attempts:
+            return self.busy
+        return RequestTimedOut(self.attempts, now - self.started, self.asked)
 
 
 class RequesterStats:  # budget: one attribute per counter
@@ -98,7 +108,8 @@ class RequesterStats:  # budget: one attribute per counter
         aborted: Requests that were waiting when the client stopped.
         failed: Requests that failed otherwise: a name that does not resolve, a peer that reflects, too large.
         not_sent: Datagrams that the local machine could not send; taken as lost.
-        notifications_dropped: Notifications that could not be sent because no address became known.
+        notifications_dropped: Notifications that were not sent: no address became known, the server's circuit breaker
+            was open, or its address family does not carry so much.
         retry_ports_short: Retransmissions that left from the usual port because too many others were open.
         large: Requests and notifications larger than the 1,200 bytes that pass everywhere whole.
         late: Responses to requests that had ended without one: they ran out, or were cancelled.

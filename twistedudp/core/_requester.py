@@ -28,7 +28,6 @@ from ..errors import (
     PeerReflects,
     PeerUnreachable,
     RequestAborted,
-    RequestTimedOut,
     TooManyRequests,
 )
 from ..messages import CODE_BUSY, TYPE_RESPONSE, Request, Response
@@ -159,7 +158,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         self._check_size(payload)
         self.stats.notifications += 1
         if (server := self._servers.preferred) is not None:
-            self._dispatch.notify(payload, server.address)
+            self._dispatch.notify(payload, server)
         elif len(self._notifications) < self.settings.max_queued_notifications:
             self._notifications.append(payload)
         else:
@@ -191,7 +190,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         server = self._servers.preferred
         assert server is not None  # noqa: S101  # there is at least one
         for payload in self._notifications:
-            self._dispatch.notify(payload, server.address)
+            self._dispatch.notify(payload, server)
         self._notifications.clear()
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
@@ -346,6 +345,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         if error.code == CODE_BUSY:  # it was not run: it is sent again when its time comes
             self.stats.busy += 1
             request.busy = error
+            request.busy_attempts = request.attempts
             return
         self.stats.errors += 1
         self._fail(request, error)
@@ -366,9 +366,10 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         self.stats.refused += 1
         request.refused |= {server.address}
         self._servers.failed(server)
-        other = self._servers.after(server, request.refused)
+        is_free = request.idempotent or request.attempts == len(request.refused)  # otherwise it may have run there
+        other = self._servers.after(server, len(request.payload), request.refused) if is_free else None
         if other is not None:
-            self._dispatch.transmit(request, other, now, request.interval)
+            self._dispatch.move(request, other, now)
         elif not self.settings.retry_refused:
             self._fail(request, PeerUnreachable(server.address, reason))
 
@@ -382,8 +383,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
     def _ran_out(self, request: PendingRequest, now: float) -> None:
         self.stats.timed_out += 1
         self._dispatch.ran_out(request, now)
-        error = request.busy or RequestTimedOut(request.attempts, now - request.started, request.asked)
-        self._fail(request, error)
+        self._fail(request, request.ran_out(now))
 
     def _fail(self, request: PendingRequest, error: TwistedUDPError) -> None:
         request.error = error

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ..address import Address
 
 __all__ = ["CachedResponse", "ResponseCache"]
-
-_ENTRY_SIZE: Final = 500
-"""Bytes that an entry takes beside its two datagrams: the key with its address, the object, and their heads."""
 
 
 class CachedResponse(msgspec.Struct, eq=False):
@@ -46,12 +43,13 @@ class ResponseCache:
     """The requests of the last ``max_age`` seconds.
 
     Args:
-        max_entries: Requests kept at most.
-        max_size: Bytes of memory from which on no request is let in; those that run still add their responses.
+        max_entries: Requests kept at most; each takes 500 bytes or so beside its datagrams.
+        max_size: Bytes of requests and responses from which on no request is let in; those that run already still add
+            their responses.
         max_age: Seconds for which a request is kept after its last sight.
 
     Attributes:
-        size: Bytes of memory in use, as far as can be told from Python.
+        size: Bytes of the requests and responses that are kept.
     """
 
     def __init__(self, *, max_entries: int, max_size: int, max_age: float) -> None:
@@ -71,7 +69,7 @@ class ResponseCache:
         if entry is None:
             return None
         self._entries.move_to_end(entry.key)
-        if entry.seen + self._max_age < now:
+        if entry.seen + self._max_age < now and entry.response is not None:
             self._remove(entry)
             return None
         entry.seen = now
@@ -85,7 +83,7 @@ class ResponseCache:
             return None
         entry = CachedResponse((peer, payload), now)
         self._entries[entry.key] = entry
-        self.size += _ENTRY_SIZE + len(payload)
+        self.size += len(payload)
         return entry
 
     def store(self, entry: CachedResponse, response: bytes) -> None:
@@ -101,8 +99,12 @@ class ResponseCache:
             if entry.seen >= oldest:
                 self._quiet_until = entry.seen + self._max_age
                 return
-            self._remove(entry)
+            if entry.response is None:  # it runs still, and must not be started again
+                entry.seen = now
+                self._entries.move_to_end(entry.key)
+            else:
+                self._remove(entry)
 
     def _remove(self, entry: CachedResponse) -> None:
         del self._entries[entry.key]
-        self.size -= _ENTRY_SIZE + len(entry.key[1]) + len(entry.response or b"")
+        self.size -= len(entry.key[1]) + len(entry.response or b"")

@@ -29,8 +29,8 @@ class RetransmissionPolicy(NamedTuple):
 
 INTERNET: Final = RetransmissionPolicy(first_timeout=1.0, min_timeout=0.2, max_timeout=3.0)
 """For any network. The first timeout is that of RFC 6298 section 2.1. The floor is below the 1 s of its section 2.4, as
-practice is: Linux has 0.2 s in TCP and in sunrpc over UDP. RFC 8085 section 3.1.3 allows a datagram every 3 s to a peer
-that answers nothing."""
+practice is: Linux has 0.2 s in TCP and 0.1 s in sunrpc over UDP. RFC 8085 section 3.1.3 allows a datagram every 3 s to
+a peer that answers nothing."""
 
 LAN: Final = RetransmissionPolicy(first_timeout=0.2, min_timeout=0.05, max_timeout=3.0)
 """For a network that is yours from end to end, a controlled environment as RFC 8085 section 3.6 has it: a lost datagram

@@ -102,6 +102,7 @@ class ServerList:
     def __init__(self, settings: RequesterSettings) -> None:
         self._settings = settings
         self._servers: list[Server] = []
+        self._left: list[Server] = []
         self._preferred = 0
 
     def __len__(self) -> int:
@@ -145,23 +146,29 @@ class ServerList:
             now: The time, in seconds.
         """
         preferred = self.preferred
-        known = {server.address: server for server in self._servers}
+        # One that has left and comes back has the same requests in flight as before.
+        known = {server.address: server for server in (*self._left, *self._servers)}
         wanted = list(dict.fromkeys(addresses))[:MAX_SERVERS]
         self._servers = [known.get(address) or Server(address, self._settings, now) for address in wanted]
-        self._preferred = self._servers.index(preferred) if preferred in self._servers else 0
+        self._left = [server for server in known.values() if server.window.in_flight and server not in self._servers]
+        # One that has not answered yet may stand there only because its address was known first.
+        proven = preferred is not None and preferred.round_trip.timeout is not None
+        self._preferred = self._servers.index(preferred) if proven and preferred in self._servers else 0
 
-    def after(self, server: Server, avoid: Collection[Address] = ()) -> Server | None:
+    def after(self, server: Server, size: int, avoid: Collection[Address] = ()) -> Server | None:
         """Return the server to try after one that gave no answer, or ``None`` where there is no other to try.
 
         Args:
             server: The one that gave none; it may have left the list meanwhile.
+            size: Bytes of the datagram that it is to take.
             avoid: Addresses not to try either.
         """
         servers = self._servers
         at = servers.index(server) if server in servers else self._preferred - 1
         for other in servers[at + 1 :] + servers[: at + 1]:
-            if other is not server and not other.breaker.is_open and other.address not in avoid:
-                return other
+            if other is server or other.breaker.is_open or other.address in avoid or other.max_payload < size:
+                continue
+            return other
         return None
 
     def at(self, address: Address) -> Server | None:

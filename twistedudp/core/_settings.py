@@ -56,14 +56,16 @@ class RequesterSettings:
         Raises:
             ValueError: A value cannot be one.
         """
-        size, window, cooldown = self.max_datagram_size, self.window, self.breaker_cooldown
-        if not 1 <= size <= LARGEST_PAYLOAD:
+        size, window, threshold, cooldown = (
+            self.max_datagram_size, self.window, self.breaker_threshold, self.breaker_cooldown
+        )  # fmt: skip
+        if type(size) is not int or not 1 <= size <= LARGEST_PAYLOAD:
             raise ValueError(f"max_datagram_size={size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
-        if window is not None and not 1 <= window <= self.max_outstanding:
+        if window is not None and (type(window) is not int or not 1 <= window <= self.max_outstanding):
             raise ValueError(f"window={window!r}: it must be from 1 to {self.max_outstanding:,} calls, or None")
-        if self.breaker_threshold < 0:
-            raise ValueError(f"breaker_threshold={self.breaker_threshold!r}: it must be a number of calls, 0 for never")
-        if not 0 < cooldown < math.inf:
+        if type(threshold) is not int or threshold < 0:
+            raise ValueError(f"breaker_threshold={threshold!r}: it must be a whole number of calls, 0 for never")
+        if type(cooldown) not in (int, float) or not 0 < cooldown < math.inf:
             raise ValueError(f"breaker_cooldown={cooldown!r}: it must be a positive number of seconds")
 
 
@@ -79,7 +81,7 @@ class ResponderSettings:
         idempotent: The names of the methods that may run twice; their responses are not kept.
         cache_entries: Requests whose responses are kept, so that a repeated request does not run again; where there is
             no room, requests are answered ``busy``.
-        cache_size: Bytes that they may take.
+        cache_size: Bytes of requests and responses kept from which on no new request is let in.
         cache_age: Seconds for which a response is kept after its request was last seen. A client sends its request
             again after at most 3 s (RFC 8085 section 3.1.3); this is room for nine such tries to be lost in a row.
     """

@@ -43,6 +43,10 @@ MAX_SEGMENTS: Final = 64
 MAX_SEGMENT_SIZE: Final = 1200
 """Bytes of a datagram that shares a buffer: the kernel refuses more than the path's MTU, which is larger than this."""
 
+MAX_WHOLE_ONLY: Final = 16
+"""Peers to which the kernel did not cut a buffer (EINVAL: before Linux 6.14 also where a path's MTU is very small)
+before it counts as not able to."""
+
 _BUFFER_SIZE: Final = 65536
 """Bytes: what one read may bring, where several datagrams come in one buffer."""
 
@@ -60,6 +64,7 @@ class BatchingBackend(ScalarBackend):
         self._batch_size = FIRST_BATCH
         self._delivering: Sequence[tuple[bytes, Address]] = ()
         self._segments = _kernel.LINUX
+        self._whole_only: set[Address] = set()
         self._routes.take_segments()
 
     def read_turn(self) -> None:
@@ -122,30 +127,42 @@ class BatchingBackend(ScalarBackend):
             except OSError as error:
                 self._receive_failed(error)
                 continue
-            if routes.segment:
-                read += self._take_apart(*received, batch) - 1
-            elif len(received[0]) > limit:
-                self._stats.oversize_dropped += 1
-            elif routes.to_group:
+            if routes.moved is not None:
                 if batch:
                     self._deliver(batch)
                     batch = []
-                self._deliver_alone(*received)
+                    if not self._may_deliver():
+                        break
+                routes.settle()
+            if routes.segment:
+                datagrams = self._take_apart(*received)
+                read += max(0, len(datagrams) - 1)
+            elif len(received[0]) > limit:
+                self._stats.oversize_dropped += 1
+                continue
             else:
-                batch.append(received)
+                datagrams = [received]
+            if routes.to_group:
+                self._deliver_to_group(batch, datagrams)
+                return [], read, True  # each may have taken long
+            batch += datagrams
         return batch, read, True
 
-    def _take_apart(self, buffer: bytes, peer: Address, batch: list[tuple[bytes, Address]]) -> int:
-        """Append the datagrams that came in one buffer to a batch; return how many there were."""
+    def _may_deliver(self) -> bool:
+        """Tell whether the protocol, in whatever was delivered last, has not stopped the port."""
+        return self._delivers
+
+    def _take_apart(self, buffer: bytes, peer: Address) -> list[tuple[bytes, Address]]:
+        """Return the datagrams that came in one buffer, but those that are too large."""
         size = self._routes.segment
         self._routes.segment = 0
-        count = -(-len(buffer) // size)
+        datagrams = [(buffer[at : at + size], peer) for at in range(0, len(buffer), size)]
+        count = len(datagrams)
         self._stats.received_together += count
-        if size > self._size_limit:
-            self._stats.oversize_dropped += count
-        else:
-            batch += [(buffer[at : at + size], peer) for at in range(0, len(buffer), size)]
-        return count
+        if size > self._size_limit:  # all have this size but the last, which may be shorter
+            datagrams = [datagram for datagram in datagrams[-1:] if len(datagram[0]) <= self._size_limit]
+            self._stats.oversize_dropped += count - len(datagrams)
+        return datagrams
 
     def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
         stats = self._stats
@@ -158,6 +175,15 @@ class BatchingBackend(ScalarBackend):
             self._callback_failed()
         finally:
             self._delivering = ()
+
+    def _deliver_to_group(self, batch: list[tuple[bytes, Address]], datagrams: list[tuple[bytes, Address]]) -> None:
+        """Deliver datagrams to a group one by one, after those that came before them."""
+        if batch:
+            self._deliver(batch)
+        for datagram, peer in datagrams:
+            if not self._may_deliver():
+                return
+            self._deliver_alone(datagram, peer)
 
     def _deliver_alone(self, datagram: bytes, peer: Address) -> None:
         self._stats.datagrams_received += 1
@@ -172,10 +198,7 @@ class BatchingBackend(ScalarBackend):
 
     def _send_run(self, datagrams: list[bytes], addr: Address) -> bool:
         """Send datagrams of equal size to one peer by one system call; tell whether that went well."""
-        for _, peer in self._delivering:
-            if peer == addr:
-                break
-        else:
+        if addr in self._whole_only or not any(peer == addr for _, peer in self._delivering):
             return False
         sockaddr, back = self._routes.known.get(addr) or self._way_to(addr)
         buffer = b"".join(datagrams)
@@ -183,7 +206,9 @@ class BatchingBackend(ScalarBackend):
             self._handle.sendmsg((buffer,), [*back, _kernel.segment_option(len(datagrams[0]))], 0, sockaddr)
         except OSError as error:
             # Sending them one by one tells whose fault it was, if it was not UDP_SEGMENT's.
-            if error.errno in _NEVER_AGAIN:
+            if error.errno == errno.EINVAL and len(self._whole_only) < MAX_WHOLE_ONLY:
+                self._whole_only.add(addr)
+            elif error.errno in _NEVER_AGAIN:
                 self._segments = False
                 _log.info("UDP_SEGMENT does not work here ({reason}): slower, but no loss", reason=error.strerror)
             return False

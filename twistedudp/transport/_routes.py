@@ -28,7 +28,7 @@ MAX_LOCAL_ADDRESSES: Final = 1024
 """Addresses of this host whose control messages are kept ready. A host has a handful, but a local route for a whole
 network (127.0.0.0/8 is one) lets a peer choose; then they are made anew, which costs a microsecond."""
 
-_ANCILLARY_SIZE: Final = 160  # IPv6 and IPv4 packet information and the drop counter: 40 + 32 + 24 bytes, with room
+_ANCILLARY_SIZE: Final = 160  # packet information of IPv6 and IPv4, drop counter, segment size: 40 + 32 + 24 + 24 bytes
 
 Route: TypeAlias = "tuple[SockAddr, _kernel.Ancillary]"
 """Where to send, and the control messages that name the address to send from (empty: the kernel chooses)."""
@@ -42,6 +42,8 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         to_group: Whether the datagram received last was sent to a broadcast or multicast address.
         known: The ways to the peers of late.
         receive: Returns the next datagram and its sender; takes the size of the buffer.
+        moved: The peer of the datagram received last and its new route, where it has another one than before: what was
+            received before is to be answered by the old one, and then :meth:`settle` is to be called.
         segment: Where several datagrams of equal size came in one buffer, that size in bytes, else 0; to be set back by
             whoever has taken the buffer apart.
     """
@@ -58,6 +60,8 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         self.current: Route | None = None
         self.to_group = to_group
         self.segment = 0
+        self.moved: tuple[Address, Route] | None = None
+        self._in_batches = False
         self._handle = handle
         self._stats = stats
         self._ipv6 = handle.family == socket.AF_INET6
@@ -74,6 +78,7 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
 
     def take_segments(self) -> None:
         """Receive several datagrams at once where the kernel can (UDP_GRO, Linux 5.0)."""
+        self._in_batches = True
         if not _kernel.LINUX:
             return
         try:
@@ -83,6 +88,12 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         self._receive_from = self._receive_segments
         if self.receive == self._handle.recvfrom:
             self.receive = self._receive_segments
+
+    def settle(self) -> None:
+        """Use a peer's new route from now on."""
+        if self.moved is not None:
+            self._remember(*self.moved)
+            self.moved = None
 
     def to(self, addr: Address) -> Route:
         """Return the way to a peer: the one it was last heard on, or what the kernel will choose.
@@ -134,8 +145,11 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
                 peer = self._name(sockaddr)
         route = self.known.young.get(peer)  # type: ignore[arg-type]  # mypy loses the type that "if" has settled
         if route is None or route[1] is not back:
-            route = (sockaddr, back)
-            self._remember(peer, route)  # type: ignore[arg-type]  # as above
+            known, route = route, (sockaddr, back)
+            if known is not None and self._in_batches:
+                self.moved = peer, route  # type: ignore[assignment]  # as above
+            else:
+                self._remember(peer, route)  # type: ignore[arg-type]  # as above
         self.current = route
         return datagram, peer  # type: ignore[return-value]  # as above
 
