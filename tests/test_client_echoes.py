@@ -81,7 +81,7 @@ class EchoBytesTests(SimulatedTestCase):
         peer.send(b"same", 2)
         peer.send(b"other", 3)
         self.assertEqual(self.result(gatherResults(echoes)), [b"same", b"same", b"same", b"other"])
-        self.assertEqual(client.stats.rejected, {})
+        self.assertEqual(client.stats.rejected, {"malformed": 1})  # the second answer to one: bytes that mean nothing
 
     def test_ports_are_closed(self) -> None:
         """A port that an equal echo needed is closed when no echo needs it any more; the usual one stays."""

@@ -72,6 +72,13 @@ class IDatagramPort(IListeningPort, IUDPTransport):  # type: ignore[misc]  # the
         "True while a datagram is being delivered that was sent to a broadcast or multicast address."
     )
 
+    def write_batch(datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
+        """Send several datagrams at once, in order.
+
+        Returns:
+            Those that the caller made wrong, each with its peer and with what ``write`` would have raised.
+        """
+
 
 class IDatagramPlugin(Interface):
     """What a file in ``twisted/plugins`` holds to offer a protocol to ``twistd udpecho --protocol NAME``."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet import abstract
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import MessageLengthError
+from twisted.internet.error import InvalidAddressError, MessageLengthError
 from twisted.logger import Logger
 from twisted.python import log
 from zope.interface import implementer
@@ -30,7 +30,7 @@ from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6
 from ._trace import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from twisted.internet.protocol import DatagramProtocol
 
@@ -52,7 +52,7 @@ _log = Logger()
 
 
 @implementer(IDatagramPort)
-class SimulatedPort:
+class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in one
     """A bound port; made by :meth:`SimulatedReactor.listenUDP`.
 
     Args:
@@ -92,6 +92,7 @@ class SimulatedPort:
         self._broadcast_allowed = False
         self._stopping: list[Deferred[None]] | None = None
         self._asked: TwoGenerations[Address, str] = TwoGenerations()
+        self._arrived: list[tuple[bytes, Address]] = []
 
     def __repr__(self) -> str:
         where = f"on {self._host[1]}" if self.bound_address else "not listening"
@@ -174,6 +175,20 @@ class SimulatedPort:
             raise BroadcastNotAllowed(BROADCAST)
         self._send(destination, bytes(packet))
 
+    def write_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
+        """Send several datagrams; otherwise as :meth:`write`.
+
+        Returns:
+            Those that the caller made wrong, each with its peer and with what :meth:`write` would have raised.
+        """
+        refused: list[tuple[bytes, Address, Exception]] = []
+        for datagram, addr in datagrams:
+            try:
+                self.write(datagram, addr)
+            except (OSError, MessageLengthError, InvalidAddressError, OverflowError) as error:  # noqa: PERF203  # its own
+                refused.append((datagram, addr, error))
+        return refused
+
     def writeSequence(self, seq: Iterable[bytes], addr: Address | None = None) -> None:
         """Send one datagram made of several pieces; see :meth:`write`."""
         self.write(b"".join(seq), addr)
@@ -226,16 +241,32 @@ class SimulatedPort:
         return self._peer in (None, peer)
 
     def deliver(self, datagram: Datagram) -> None:
-        """Hand a datagram to the protocol."""
-        self.stats.turns += 1
+        """Hand a datagram to the protocol: at once, or with what else comes in this instant if it takes batches."""
         self.stats.datagrams_received += 1
         self.stats.bytes_received += len(datagram.payload)
-        self._delivering = datagram
-        if self.bound_address in (ANY_IPV4, ANY_IPV6) and not self.delivering_to_group:
+        to_group = is_group(datagram.destination[0])
+        asked = self.bound_address in (ANY_IPV4, ANY_IPV6) and not to_group
+        if to_group or (asked and self._asked.get(datagram.source) not in (None, datagram.destination[0])):
+            self._deliver_arrived()  # what came before is answered from the address that it had asked
+        if asked:
             self._asked.put(datagram.source, datagram.destination[0])
             self.stats.routes_forgotten = self._asked.forgotten
+        if not to_group and hasattr(self.protocol, "datagrams_received"):
+            if not self._arrived:
+                self._reactor.network.clock.callLater(0, self._deliver_arrived)
+            self._arrived.append((datagram.payload, datagram.source))
+            return
+        self.stats.turns += 1
+        self._delivering = datagram
         self._call(self.protocol.datagramReceived, datagram.payload, datagram.source)
         self._delivering = None
+
+    def _deliver_arrived(self) -> None:
+        """Hand the datagrams of this instant to the protocol."""
+        arrived, self._arrived = self._arrived, []
+        if arrived and self.bound_address and self.reading:
+            self.stats.turns += 1
+            self._call(self.protocol.datagrams_received, arrived)  # type: ignore[attr-defined]  # it takes batches
 
     def vanish(self) -> None:
         """Be gone at once, as in a crash: the protocol is not told, and Deferreds of stopListening() never fire."""

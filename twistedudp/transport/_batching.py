@@ -165,6 +165,8 @@ class BatchingBackend(ScalarBackend):
         return datagrams
 
     def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
+        if not self._delivers:  # the batch before has stopped the port
+            return
         stats = self._stats
         stats.datagrams_received += len(batch)
         stats.bytes_received += sum([len(datagram) for datagram, _ in batch])
