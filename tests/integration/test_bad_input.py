@@ -171,6 +171,12 @@ class ClientTests(RealTestCase):
         msgid: int = message[1]
         return msgid
 
+    async def counted(self, counter: str, datagram: bytes) -> None:
+        """Send a datagram to the client that only increments one of its counters."""
+        before = getattr(self.caller.stats, counter)
+        self.peer.sendto(datagram, self.port)
+        await self.until(lambda: getattr(self.caller.stats, counter) > before)
+
     async def rejected(self, reason: str, datagram: bytes, sender: Any = None) -> None:
         """Send the client a datagram and wait until it is counted."""
         before = self.caller.stats.rejected[reason]
@@ -217,14 +223,14 @@ class ClientTests(RealTestCase):
         self.assertFalse(call.called)
         self.peer.sendto(answer, self.port)
         self.assertEqual(await call, "right")
-        await self.rejected("unmatched", answer)
+        await self.counted("duplicate", answer)
         await self.check_alive()
 
         late = self.caller.call("run", timeout=0.01)
         await self.turn()
         msgid = self.request()
         await self.assertFailure(late, errors.RequestTimedOut)
-        await self.rejected("unmatched", msgpack.packb([1, msgid, None, "late"]))
+        await self.counted("late", msgpack.packb([1, msgid, None, "late"]))
         while waiting_in(self.peer):
             await self.turn()
         await self.check_alive()
@@ -234,7 +240,7 @@ class ClientTests(RealTestCase):
         msgid = self.request()
         cancelled.cancel()
         await self.assertFailure(cancelled, CancelledError)
-        await self.rejected("unmatched", msgpack.packb([1, msgid, None, "cancelled"]))
+        await self.counted("late", msgpack.packb([1, msgid, None, "cancelled"]))
         await self.check_alive()
         self.assertEqual(waiting_in(stranger), [])
 
