@@ -204,8 +204,9 @@ class RequesterMachine(RuleBasedStateMachine):
         """Check where a request goes to, and from which socket, against its former ways."""
         request = tracked.request
         addresses, sockets = tracked.asked, {sent.socket for sent in tracked.sent}
-        if addresses - {transmit.peer} and not request.idempotent:
-            assert addresses <= tracked.refused, "a call went to another address although none refused it"
+        others = addresses - {transmit.peer}
+        if others and not request.idempotent:
+            assert others <= tracked.refused, "a call went to another address although none refused it"
             if transmit.peer not in addresses:
                 assert len(tracked.sent) == len(tracked.refused), "a call that may have run went to another address"
         if not request.idempotent:
@@ -484,7 +485,8 @@ class RequesterMachine(RuleBasedStateMachine):
             )
         assert not any(tracked in self.waiting for tracked in over), "the deadline passed without an outcome"
         due = self.requester.next_deadline()
-        assert due is None or due > self.now, "the next deadline is in the past"
+        # What has just left its queue a hair before its deadline is due again at once, as far as floats can tell.
+        assert due is None or due >= self.now, "the next deadline is in the past"
 
     # What always holds
 

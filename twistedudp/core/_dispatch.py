@@ -144,7 +144,8 @@ class Dispatch:
         server.window.timed_out(request.sent, now)
         request.interval = min(2 * request.interval, self._settings.policy.max_timeout)
         if request.idempotent:
-            other = self.servers.after(server, len(request.payload))
+            avoid = () if self._settings.retry_refused else request.refused
+            other = self.servers.after(server, len(request.payload), avoid)
             if other is not None and not other.window.is_full():
                 server = other
             if request.kind is not Kind.RAW:  # which is known by its socket
@@ -239,6 +240,9 @@ class Dispatch:
         """Transmit a request for the first time."""
         if server.breaker.is_open:
             server.breaker.let_through(now)
+        if request.attempts:  # it was refused elsewhere, and goes on where its schedule was
+            self.transmit(request, server, now, request.interval)
+            return
         first = server.round_trip.first_timeout(request.deadline - now)
         request.interval = first
         wait = min(first * (1 + _JITTER * self._random()), self._settings.policy.max_timeout)

@@ -103,4 +103,4 @@ class RoundTrip:
         smoothed = self.smoothed
         if smoothed is not None and elapsed <= smoothed + max(_GRANULARITY, 4 * self.variation):
             return
-        self.timeout = max(self.timeout or 0.0, min(backed_off, self._policy.max_timeout))
+        self.timeout = max(self.timeout or self._low, min(backed_off, self._high))

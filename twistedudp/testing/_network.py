@@ -358,8 +358,7 @@ class SimulatedNetwork:
             self.trace.settled(row, Fate.TOO_LARGE, now, datagram)
             port.dropped_too_large()
         else:
-            self.trace.settled(row, Fate.DELIVERED, now, datagram)
-            port.deliver(datagram)
+            port.deliver(datagram, lambda fate: self.trace.settled(row, fate, now, datagram))
 
     # -- details
 

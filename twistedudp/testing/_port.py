@@ -92,7 +92,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         self._broadcast_allowed = False
         self._stopping: list[Deferred[None]] | None = None
         self._asked: TwoGenerations[Address, str] = TwoGenerations()
-        self._arrived: list[tuple[bytes, Address]] = []
+        self._arrived: list[tuple[bytes, Address, Callable[[Fate], None]]] = []
 
     def __repr__(self) -> str:
         where = f"on {self._host[1]}" if self.bound_address else "not listening"
@@ -240,33 +240,48 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         """Tell whether the port takes what comes from this peer: a connected port has one peer only."""
         return self._peer in (None, peer)
 
-    def deliver(self, datagram: Datagram) -> None:
-        """Hand a datagram to the protocol: at once, or with what else comes in this instant if it takes batches."""
-        self.stats.datagrams_received += 1
-        self.stats.bytes_received += len(datagram.payload)
+    def deliver(self, datagram: Datagram, settle: Callable[[Fate], None]) -> None:
+        """Hand a datagram to the protocol: at once, or with what else comes in this instant if it takes batches.
+
+        Args:
+            datagram: What has arrived.
+            settle: To be called with what becomes of it.
+        """
         to_group = is_group(datagram.destination[0])
         asked = self.bound_address in (ANY_IPV4, ANY_IPV6) and not to_group
         if to_group or (asked and self._asked.get(datagram.source) not in (None, datagram.destination[0])):
             self._deliver_arrived()  # what came before is answered from the address that it had asked
+            if not self.reading:
+                settle(Fate.UNHEARD)
+                return
         if asked:
             self._asked.put(datagram.source, datagram.destination[0])
             self.stats.routes_forgotten = self._asked.forgotten
         if not to_group and hasattr(self.protocol, "datagrams_received"):
             if not self._arrived:
                 self._reactor.network.clock.callLater(0, self._deliver_arrived)
-            self._arrived.append((datagram.payload, datagram.source))
+            self._arrived.append((datagram.payload, datagram.source, settle))
             return
+        settle(Fate.DELIVERED)
         self.stats.turns += 1
+        self.stats.datagrams_received += 1
+        self.stats.bytes_received += len(datagram.payload)
         self._delivering = datagram
         self._call(self.protocol.datagramReceived, datagram.payload, datagram.source)
         self._delivering = None
 
     def _deliver_arrived(self) -> None:
-        """Hand the datagrams of this instant to the protocol."""
+        """Hand the datagrams of this instant to the protocol, unless the port has been stopped since."""
         arrived, self._arrived = self._arrived, []
-        if arrived and self.bound_address and self.reading:
+        heard = bool(self.bound_address) and self.reading
+        for _, _, settle in arrived:
+            settle(Fate.DELIVERED if heard else Fate.UNHEARD)
+        if arrived and heard:
             self.stats.turns += 1
-            self._call(self.protocol.datagrams_received, arrived)  # type: ignore[attr-defined]  # it takes batches
+            self.stats.datagrams_received += len(arrived)
+            self.stats.bytes_received += sum(len(payload) for payload, _, _ in arrived)
+            batch = [(payload, peer) for payload, peer, _ in arrived]
+            self._call(self.protocol.datagrams_received, batch)  # type: ignore[attr-defined]  # it takes batches
 
     def vanish(self) -> None:
         """Be gone at once, as in a crash: the protocol is not told, and Deferreds of stopListening() never fire."""
