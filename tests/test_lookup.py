@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from twistedudp._lookup import LOOKUP_AGE, LOOKUP_PAUSE, ServerLookup, checked_servers, family_of
+from twistedudp._lookup import FIRST_ANSWER_WAITS, LOOKUP_AGE, LOOKUP_PAUSE, ServerLookup, checked_servers, family_of
 from twistedudp.errors import BroadcastNotSupported, HostNotFound, InvalidAddress
 
 if TYPE_CHECKING:
@@ -194,8 +194,11 @@ class TimeTests(LookupTestCase):
         self.assertEqual((self.resolver.asked, len(self.told)), ([], told))
 
     def test_numeric_beside_a_name(self) -> None:
-        """Beside a name a numeric host is known at once, and only the name is looked up, time after time."""
+        """A numeric host waits a little for a name before it; only the name is looked up, time after time."""
         lookup = self.lookup(("a.example", 7), (OLD, 8))
+        self.wait(FIRST_ANSWER_WAITS - 0.01)
+        self.assertEqual(self.told, [])
+        self.wait(0.02)
         self.assertEqual(self.told, [[(OLD, 8)]])
         self.resolver.answer(NEW)
         self.assertEqual(self.told[-1], [(NEW, 7), (OLD, 8)])
@@ -245,6 +248,7 @@ class FailureTests(LookupTestCase):
         """Of several names those that resolve are used, in the order of the servers, as they become known."""
         lookup = self.lookup(("a.example", 1), ("b.example", 2), ("c.example", 3))
         self.resolver.answer(NEW, name="c.example")
+        self.wait(FIRST_ANSWER_WAITS)
         self.assertEqual(self.told, [[(NEW, 3)]])
         self.resolver.answer(OLD, SIX, name="a.example")
         self.assertEqual(self.told[-1], [(OLD, 1), (SIX, 1), (NEW, 3)])
@@ -286,10 +290,21 @@ class StopTests(LookupTestCase):
         self.resolver.answer(NEW)
         lookup.needed()
         lookup.doubted()
-        self.assertEqual((self.told, self.failures, len(self.resolver.asked)), ([[(OLD, 7)]], [], 2))
+        self.assertEqual((self.told, self.failures, len(self.resolver.asked)), ([], [], 2))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_together(self) -> None:
+        """Answers that come soon after each other are told together: the first server is the first that was named."""
+        self.lookup(("a.example", 1), ("b.example", 2))
+        self.resolver.answer(NEW, name="b.example")
+        self.wait(0.1)
+        self.assertEqual(self.told, [])
+        self.resolver.answer(OLD, name="a.example")
+        self.assertEqual(self.told, [[(OLD, 1), (NEW, 2)]])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_stop_within(self) -> None:
-        """Whoever is told the first of several addresses may stop it: the others are not told."""
+        """Whoever is told the addresses may stop it meanwhile."""
         told = []
 
         def learnt(addresses: Sequence[Address]) -> None:
@@ -299,7 +314,7 @@ class StopTests(LookupTestCase):
         lookup = ServerLookup(self.reactor, [(OLD, 7), (SIX, 7)], None, learnt, self.failures.append)
         lookup.needed()
         lookup.needed()
-        self.assertEqual(told, [[(OLD, 7)]])
+        self.assertEqual(told, [[(OLD, 7), (SIX, 7)]])
 
 
 class ServersTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -167,6 +168,7 @@ class TestTests(ScriptTestCase):
                 "pytest",
                 "pytest with pytest-twisted",
                 "trial",
+                *(["fuzz"] if sys.platform == "linux" and platform.machine() == "x86_64" else []),
             ],
         )
 

@@ -2,9 +2,10 @@
 
 Theory of operation: a client is given one server or several, each a host and a port. Numeric hosts are their own
 answer; names are looked up when the client starts, again when somebody needs them and the last answer is a minute old,
-and sooner when calls run out, since a server may have moved. Nothing is looked up while nobody calls, so there is no
-timer here. What a name resolved to is kept until it resolves to something else: a name server that is down takes no
-server away.
+and sooner when calls run out, since a server may have moved. Nothing is looked up while nobody calls. The first answer
+of several waits a little for the others, for otherwise the first server would be one that just happened to resolve
+first. What a name resolved to is kept until it resolves to something else: a name server that is down takes no server
+away.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .errors import BroadcastNotSupported, HostNotFound, InvalidAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IDelayedCall
 
     from ._resolve import AddressFamily
     from .address import Address
@@ -35,7 +38,12 @@ LOOKUP_PAUSE: Final = 3.0
 has them looked up."""
 
 
-class ServerLookup:
+FIRST_ANSWER_WAITS: Final = 0.25
+"""Seconds that the first answer waits for those of the other servers; a name server that is down must not hold up calls
+to servers that are known."""
+
+
+class ServerLookup:  # budget: what is known, what is being found out, and whom to tell
     """The addresses of a client's servers.
 
     Args:
@@ -66,12 +74,17 @@ class ServerLookup:
         self._running: dict[int, object] = {}
         self._due = -math.inf
         self._looked_up = -math.inf
+        self._waiting: IDelayedCall | None = None
+        self._told = False
         self.is_final = False
 
     def stop(self) -> None:
         """Take no answer any more."""
         self._running.clear()
         self._due = math.inf
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def needed(self) -> None:
         """Learn that somebody wants to know the addresses: look up what is not known or too old."""
@@ -105,12 +118,26 @@ class ServerLookup:
             self._looked_up = self._reactor.seconds()
             self.is_final = len(self._found) == len(self._servers) and all(is_ip(host) for host, _ in self._servers)
             self._due = math.inf if self.is_final else self._looked_up + LOOKUP_AGE
-        if self._found and (addresses or over):
-            self._learnt([address for server in sorted(self._found) for address in self._found[server]])
+        if self._found and (over or self._told):
+            self._tell()
+        elif self._found:
+            if self._waiting is None:
+                self._waiting = self._reactor.callLater(FIRST_ANSWER_WAITS, self._waited)
         elif over:
             self._due = -math.inf  # the next call tries again
             reason = f"no {self._family} address" if self._family else ""
             self._failed(HostNotFound(self._servers[0][0], reason))
+
+    def _waited(self) -> None:
+        self._waiting = None
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        self._learnt([address for server in sorted(self._found) for address in self._found[server]])
 
 
 def checked_servers(host: str | Sequence[tuple[str, int]], port: int | None, interface: str) -> list[tuple[str, int]]:
