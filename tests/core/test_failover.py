@@ -220,6 +220,25 @@ class BreakerTests(FailoverTestCase):
 class SeveralServersTests(FailoverTestCase):
     """Which of them is asked."""
 
+    def test_sample_of_the_next(self) -> None:
+        """The answer of a server that was sent one datagram measures its round trip, whoever was asked before."""
+        client = Client(FIRST, SECOND)
+        request = client.call()
+        client.sent()
+        client.now += 0.125
+        client.refuse(request, FIRST)
+        client.answer(request, peer=SECOND, after=0.5)
+        self.assertEqual([peer.round_trip for peer in client.requester.stats.peers], [None, 0.5])
+
+    def test_no_sample_of_several(self) -> None:
+        """A server that was asked twice, even with others in between, is not measured by the answer."""
+        client = Client(FIRST, SECOND)
+        request = client.call(idempotent=True, timeout=60.0)
+        client.run(3.5)
+        self.assertEqual(request.attempts, 3)
+        client.answer(request, peer=FIRST, after=0.5)
+        self.assertEqual([peer.round_trip for peer in client.requester.stats.peers], [None, None])
+
     def test_retries_of_idempotent_calls(self) -> None:
         """Each try goes to the next server, from a fresh socket, with the same bytes; any of them may answer."""
         for answering in ALL:

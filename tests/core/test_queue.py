@@ -89,6 +89,23 @@ class OrderTests(QueueTestCase):
         client.requester.deadline_reached(now=client.now)
         self.assertEqual((waiting.asked, new.asked), ((FIRST,), ()))
 
+    def test_refused_and_no_room_elsewhere(self) -> None:
+        """A call that is refused waits for its turn at the next server, before later ones, and gives its place back."""
+        client = Client(FIRST, SECOND, settings=fixed(1))
+        elsewhere = client.call("elsewhere", timeout=8.0, idempotent=True)
+        refused = client.call("refused", timeout=60.0)
+        client.run(1.0)  # the first one moves on to the second server
+        self.assertEqual((self.in_flight(client), refused.asked), ([1, 1], (FIRST,)))
+        later = client.call("later", timeout=60.0)
+        client.sent()
+        client.refuse(refused)
+        self.assertEqual((client.sent(), self.in_flight(client)), ([], [0, 1]))
+        client.answer(elsewhere, peer=SECOND)
+        self.assertEqual([(one.payload, one.peer) for one in client.sent()], [(refused.payload, SECOND)])
+        client.answer(refused, peer=SECOND)
+        self.assertEqual(self.sent(client), [later.payload])
+        self.assertEqual([request.result for request in client.requester.events()], ["ok", "ok"])
+
     def test_cancelled_in_the_queue(self) -> None:
         """A call that is cancelled while it waits is never sent; the next one takes its turn."""
         client = Client(FIRST, settings=fixed(1))

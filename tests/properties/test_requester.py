@@ -84,9 +84,9 @@ class RequesterMachine(RuleBasedStateMachine):
     @initialize(
         seed=numbers,
         retry_refused=st.booleans(),
-        max_outstanding=st.sampled_from([3, 1000]),
-        resolved=st.booleans(),
-        window=st.sampled_from([None, None, 1, 2, 100]),
+        max_outstanding=st.sampled_from([3, 1000, 1000]),
+        resolved=st.sampled_from([True, True, False]),
+        window=st.sampled_from([None, 1, 1, 2, 100]),
         threshold=st.sampled_from([0, 1, 2, 5]),
         max_retry_ports=st.sampled_from([0, 1, 2, 64]),
         peer_age=st.sampled_from([5.0, 600.0]),
@@ -253,7 +253,7 @@ class RequesterMachine(RuleBasedStateMachine):
         idempotent=st.booleans(),
         timeout=timeouts,
         param=st.sampled_from([1, "x"]),
-        times=st.integers(1, 3),
+        times=st.integers(1, 6),
     )
     def call(self, kind: Kind, idempotent: bool, timeout: float, param: object, times: int) -> None:
         """Make one request or a few."""
@@ -333,13 +333,14 @@ class RequesterMachine(RuleBasedStateMachine):
         self.requester.cancel(self.pick(self.ended, number).request, now=self.now)
         self.pump([])
 
-    @precondition(lambda self: len(self.waiting) > 5)
+    @precondition(lambda self: len(self.waiting) > 3)
     @rule()
     def close(self) -> None:
         """Stop; the requester may be used again, as by a service that is started again."""
         self.requester.close()
         self.pump(list(self.waiting), RequestAborted)
         assert not self.waiting
+        self.call(kind=Kind.CALL, idempotent=False, timeout=2.0, param=1, times=1)
 
     # Inputs
 
@@ -427,7 +428,17 @@ class RequesterMachine(RuleBasedStateMachine):
     )
     def refuse(self, number: int, peer: Address, socket: int, quoted: int) -> None:
         """Let an ICMP error come, genuine or forged, whole or cut short."""
-        quote = self.pick_any(number).request.payload[:quoted]
+        self.refuse_bytes(self.pick_any(number).request.payload[:quoted], peer, socket)
+
+    @precondition(lambda self: any(one.sent for one in self.waiting))
+    @rule(number=numbers)
+    def refuse_last_try(self, number: int) -> None:
+        """Let the last try of a waiting request be refused."""
+        transmit = self.pick([one for one in self.waiting if one.sent], number).sent[-1]
+        self.refuse_bytes(transmit.payload, transmit.peer, transmit.socket)
+
+    def refuse_bytes(self, quote: bytes, peer: Address, socket: int) -> None:
+        """Let an ICMP error come that quotes some bytes."""
         may_end = [
             one for one in self.waiting
             if one.request.payload.startswith(quote) and peer in one.asked and one.request.socket == socket

@@ -174,12 +174,15 @@ class Dispatch:
                 return
             if request.server is not None:
                 request.server.window.in_flight -= 1
+            request.is_sample = server.address not in request.asked
             if not request.asked:
                 request.asked = server.alone
-            elif server.address not in request.asked:
+            elif request.is_sample:
                 request.asked += server.alone
             request.server = server
             server.window.in_flight += 1
+        else:
+            request.is_sample = False  # which of them an answer is to cannot be known (Karn)
         request.attempts += 1
         request.sent = now
         due = now + wait
@@ -218,7 +221,7 @@ class Dispatch:
         window = server.window
         if not window.fixed:
             window.answered()
-        if request.attempts == 1:
+        if request.is_sample and server is request.server:
             server.round_trip.sampled(now - request.sent)
         else:
             server.round_trip.answered_late(request.interval, now - request.sent)

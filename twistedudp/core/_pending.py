@@ -46,6 +46,7 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
         sent: When it was last transmitted.
         interval: Seconds to wait after the next transmission, before jitter.
         attempts: Datagrams transmitted so far.
+        is_sample: Whether just one of them went to its server, so that the answer measures the round trip.
         refused: The addresses whose ICMP errors quoted it so far.
         server: The server that it was last sent to, ``None`` while it waits for its turn.
         asked: Every address it was sent to.
@@ -69,6 +70,7 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
     sent: float = 0.0
     interval: float = 0.0
     attempts: int = 0
+    is_sample: bool = False
     refused: frozenset[Address] = frozenset()
     server: Server | None = None
     asked: tuple[Address, ...] = ()
