@@ -158,7 +158,9 @@ class RelayTestCase(SynchronousTestCase):
         """Deliver a datagram to the relay, whatever its source."""
         destination = relay.address
         assert destination is not None
-        self.between.host.port_for(destination, source).deliver(Datagram(source, destination, payload))  # type: ignore[union-attr]  # it is bound
+        port = self.between.host.port_for(destination, source)
+        assert port is not None
+        port.deliver(Datagram(source, destination, payload), lambda _: None)
 
 
 class RelayTests(RelayTestCase):

@@ -139,12 +139,15 @@ def any_peer(self: Requester, msgid: int, _peer: Address) -> PendingRequest | No
     return request
 
 
-@_replaces(ResponseCache, "admit", seed=1)
+@_replaces(ResponseCache, "admit", seed=22)
 def evicts(self: ResponseCache, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
-    """A full cache makes room by giving up its oldest entry, though it may still be asked for."""
+    """A full cache makes room by giving up its oldest response, though it may still be asked for."""
     self._expire(now)
-    while self._entries and (len(self._entries) >= self._max_entries or self.size >= self._max_size):
-        self._remove(next(iter(self._entries.values())))
+    for entry in list(self._entries.values()):
+        if len(self._entries) < self._max_entries and self.size < self._max_size:
+            break
+        if entry.response is not None:
+            self._remove(entry)
     return _admit(self, payload, peer, now)
 
 

@@ -230,12 +230,13 @@ class ClientHost:
         """Give a call up."""
         if call.fired or call.deferred is None:
             return
-        stats = call.life.requester.stats
-        before = stats.cancelled
+        deferred: Any = call.deferred
+        # A call may have its outcome already, and only not been told it yet; its cancel may cancel others in turn.
+        overtaken = deferred.request.done
         call.cancelled = True
         call.deferred.cancel()
-        call.life.overtaken += stats.cancelled == before
-        self._world.ledger.occurred["cancel"] += stats.cancelled > before
+        call.life.overtaken += overtaken
+        self._world.ledger.occurred["cancel"] += not overtaken
 
     def _fired(self, result: Any, call: Call, *, running: int) -> None:
         call.fired += 1

@@ -294,6 +294,15 @@ class SendTests(BatchingTestCase):
         self.assertIsInstance(refused[2], InvalidAddressError)
         self.assertEqual([b"aaaa", b"cccc"], [buffer for buffer, _, _ in self.handle.sent])
 
+    def test_source_port_zero(self) -> None:
+        """To answer one who sent from port 0, which anybody can, is loss and no mistake of the protocol's."""
+        nobody = ("192.0.2.7", 0)
+        self.handle.outcomes = [os_error(errno.EINVAL), None]
+        self.assertEqual([], self.answer((b"a", nobody), (b"bb", PEER), to=nobody))
+        self.assertEqual({errno.EINVAL: 1}, self.stats.send_errors)
+        self.handle.outcomes = [os_error(errno.EINVAL)]
+        self.assertEqual(1, len(self.answer((b"a", nobody), to=PEER)))
+
     def test_connected(self) -> None:
         """A connected port sends to its peer, one by one."""
         self.backend.connect(PEER)

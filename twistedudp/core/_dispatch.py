@@ -157,9 +157,9 @@ class Dispatch:
         if not server.window.is_full():
             self.transmit(request, server, now, request.interval)
             return
-        if request.server is not None:
-            request.server.window.in_flight -= 1
-            request.server = None
+        assert request.server is not None  # noqa: S101  # the one that refused it
+        request.server.window.in_flight -= 1
+        request.server = None
         self._stats.queued += 1
         self.queue.appendleft(request)
         request.due = request.deadline

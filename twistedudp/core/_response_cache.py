@@ -87,10 +87,9 @@ class ResponseCache:
         return entry
 
     def store(self, entry: CachedResponse, response: bytes) -> None:
-        """Keep the response of a request that has run, unless it ran for so long that nobody asks any more."""
-        if self._entries.get(entry.key) is entry:
-            entry.response = response
-            self.size += len(response)
+        """Keep the response of a request that has run."""
+        entry.response = response
+        self.size += len(response)
 
     def _expire(self, now: float) -> None:
         oldest = now - self._max_age

@@ -127,13 +127,12 @@ class BatchingBackend(ScalarBackend):
             except OSError as error:
                 self._receive_failed(error)
                 continue
-            if routes.moved is not None:
-                if batch:
-                    self._deliver(batch)
-                    batch = []
-                    if not self._may_deliver():
-                        break
-                routes.settle()
+            if routes.moved is not None and batch:
+                self._deliver(batch)
+                batch = []
+                if not self._may_deliver():
+                    break
+            routes.settle()
             if routes.segment:
                 datagrams = self._take_apart(*received)
                 read += max(0, len(datagrams) - 1)
@@ -147,6 +146,10 @@ class BatchingBackend(ScalarBackend):
                 return [], read, True  # each may have taken long
             batch += datagrams
         return batch, read, True
+
+    def _is_answer(self, addr: Address | None) -> bool:
+        """Tell whether a peer is one of those whose datagrams are being delivered."""
+        return super()._is_answer(addr) or any(peer == addr for _, peer in self._delivering)
 
     def _may_deliver(self) -> bool:
         """Tell whether the protocol, in whatever was delivered last, has not stopped the port."""
@@ -165,8 +168,6 @@ class BatchingBackend(ScalarBackend):
         return datagrams
 
     def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
-        if not self._delivers:  # the batch before has stopped the port
-            return
         stats = self._stats
         stats.datagrams_received += len(batch)
         stats.bytes_received += sum([len(datagram) for datagram, _ in batch])

@@ -90,10 +90,10 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
             self.receive = self._receive_segments
 
     def settle(self) -> None:
-        """Use a peer's new route from now on."""
-        if self.moved is not None:
-            self._remember(*self.moved)
-            self.moved = None
+        """Use a peer's new route from now on, if one has moved."""
+        moved, self.moved = self.moved, None
+        if moved is not None:
+            self._remember(*moved)
 
     def to(self, addr: Address) -> Route:
         """Return the way to a peer: the one it was last heard on, or what the kernel will choose.

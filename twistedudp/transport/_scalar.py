@@ -316,13 +316,17 @@ class ScalarBackend:
         if number == errno.EACCES and sockaddr is not None and self._is_broadcast(sockaddr):
             raise BroadcastNotAllowed(unmapped(sockaddr[0])) from error
         # An answer to a datagram that came with source port 0, which anybody can send, is no mistake of the protocol's.
-        if number == errno.EINVAL and addr is not self._peer:
+        if number == errno.EINVAL and not self._is_answer(addr):
             if sockaddr is not None and sockaddr[1] == 0:
                 raise OSError(number, f"{unmapped(sockaddr[0])}: nobody can listen on UDP port 0") from error
             raise error
         self._stats.count_send_error(number)
         if number in _NO_ROUTE and sockaddr is not None:
             self._reports.no_route(sockaddr, number, datagram)
+
+    def _is_answer(self, addr: Address | None) -> bool:
+        """Tell whether a peer is the one whose datagram is being delivered."""
+        return addr is self._peer
 
     def _is_broadcast(self, sockaddr: SockAddr) -> bool:
         """Tell a missing setBroadcastAllowed from a route or a firewall that forbids: EACCES means either."""
