@@ -181,10 +181,11 @@ def answers_too_early(self: ResponseCache, payload: bytes, peer: Address, now: f
 
 @_replaces(Responder, "_let_in", seed=1)
 def runs_what_is_running(self: Responder, incoming: IncomingRequest, payload: bytes, now: float) -> None:
-    """A request gets into the cache only when it has been answered, so that a repeat of a running one runs."""
+    """A request that runs is not in the cache, so that a repeat of it runs."""
     _let_in(self, incoming, payload, now)
     if incoming.cached is not None:
         self._cache._remove(incoming.cached)
+        incoming.cached = None
 
 
 @_replaces(UDPClientService, "_cancel", seed=0)
