@@ -109,7 +109,7 @@ class ResultTests(SimulatedTestCase):
         self.serve_methods(Calculator())
         client = self.client()
         error = self.error_of(client.call("add", 1, 2, returns=Point), errors.DecodeError)
-        self.assertIn("not a Point", str(error))
+        self.assertIn("does not fit Point", str(error))
         self.assertIn("got `int`", str(error))
         error = self.error_of(client.call("add", 1, 2, returns=list[int]), errors.DecodeError)
         self.assertIsInstance(error, ValueError)

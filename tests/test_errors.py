@@ -153,7 +153,8 @@ class TextTests(SynchronousTestCase):
         error = CircuitOpen([PEER, ("::1", 7)], 2.5)
         self.assertEqual((error.peers, error.retry_in), ((PEER, ("::1", 7)), 2.5))
         text = "127.0.0.1:10000 and [::1]:7 did not answer the last calls, so this one was not sent"
-        self.assertEqual(str(error), f"{text}; the next will be in 2.5 s")
+        advice = "is a server running there? a call made in 2.5 s or later is sent, to see whether it is back"
+        self.assertEqual(str(error), f"{text}; {advice}")
 
     def test_method_error(self) -> None:
         """It carries what the caller will get."""

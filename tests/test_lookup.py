@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -16,6 +17,9 @@ from twistedudp.errors import BroadcastNotSupported, HostNotFound, InvalidAddres
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted.logger import LogEvent
+    from typing_extensions import Self
+
     from twistedudp._resolve import AddressFamily
     from twistedudp.address import Address
     from twistedudp.errors import TwistedUDPError
@@ -23,6 +27,29 @@ if TYPE_CHECKING:
 OLD = "192.0.2.1"
 NEW = "192.0.2.9"
 SIX = "2001:db8::1"
+
+
+@implementer(ILogObserver)
+class LogCapture:
+    """What is logged meanwhile.
+
+    Attributes:
+        texts: The events, as text.
+    """
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __enter__(self) -> Self:
+        globalLogPublisher.addObserver(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        globalLogPublisher.removeObserver(self)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Keep an event."""
+        self.texts.append(formatEvent(event))
 
 
 @implementer(IHostnameResolver)
@@ -226,6 +253,20 @@ class FailureTests(LookupTestCase):
             self.resolver.answer(OLD)
         self.assertEqual(self.told[-1], [(OLD, 7), (OLD, 7)])
 
+    def test_some_left_out(self) -> None:
+        """Of several servers one whose name does not resolve is told in the log now and then, and the others are used."""
+        with LogCapture() as log:
+            lookup = self.lookup(("a.example", 7), (OLD, 8))
+            self.resolver.answer()
+            for _ in range(2):
+                self.wait(60.0)
+                lookup.needed()
+                self.resolver.answer()
+        self.assertEqual(self.told[0], [(OLD, 8)])
+        [first, *others] = log.texts
+        self.assertIn("the server a.example:7 is left out: its name does not resolve", first)
+        self.assertEqual(len(others), 1)
+
     def test_doubt_of_an_unknown_name(self) -> None:
         """A doubt is a question too."""
         lookup = self.lookup(("a.example", 7))
@@ -342,7 +383,7 @@ class ServersTests(SynchronousTestCase):
             ([("a", 1), ("b", 0)], None, "port=0"),
             ([("a", 1), ("", 1)], None, "host=''"),
             ([(OLD, 1), ("0.0.0.0", 1)], None, "every address"),  # noqa: S104  # it is refused
-            ("a", None, "port=None"),
+            ("a", None, "port is missing"),
         ):
             self.assertRaisesRegex(InvalidAddress, what, checked_servers, wrong, port, "")
         groups: Any = [(OLD, 1), ("224.0.0.1", 1)]

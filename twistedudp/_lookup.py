@@ -14,6 +14,9 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.logger import Logger
+
+from ._rate_limit import RateLimit
 from ._resolve import resolve
 from .address import canonical, is_group, is_ip, is_ipv6, is_loopback, is_unspecified
 from .errors import BroadcastNotSupported, HostNotFound, InvalidAddress
@@ -41,6 +44,9 @@ has them looked up."""
 FIRST_ANSWER_WAITS: Final = 0.25
 """Seconds that the first answer waits for those of the other servers; a name server that is down must not hold up calls
 to servers that are known."""
+
+
+_log = Logger(namespace="twistedudp")
 
 
 class ServerLookup:  # budget: what is known, what is being found out, and whom to tell
@@ -76,6 +82,7 @@ class ServerLookup:  # budget: what is known, what is being found out, and whom 
         self._looked_up = -math.inf
         self._waiting: IDelayedCall | None = None
         self._told = False
+        self._log_limit = RateLimit(len(servers), 600.0, reactor.seconds)
         self.is_final = False
 
     def stop(self) -> None:
@@ -118,6 +125,13 @@ class ServerLookup:  # budget: what is known, what is being found out, and whom 
             self._looked_up = self._reactor.seconds()
             self.is_final = len(self._found) == len(self._servers) and all(is_ip(host) for host, _ in self._servers)
             self._due = math.inf if self.is_final else self._looked_up + LOOKUP_AGE
+        if not addresses and self._found and self._log_limit.allowed():
+            _log.warn(
+                "the server {host}:{port} is left out: its name does not resolve; the others are used, and it is "
+                "looked up again with them",
+                host=self._servers[number][0],
+                port=self._servers[number][1],
+            )
         if self._found and (over or self._told):
             self._tell()
         elif self._found:
@@ -153,6 +167,10 @@ def checked_servers(host: str | Sequence[tuple[str, int]], port: int | None, int
         BroadcastNotSupported: A host is a broadcast or multicast address.
     """
     if isinstance(host, str):
+        if port is None:
+            raise InvalidAddress(
+                f"port is missing: give host and port, such as {host!r}, 10000, or [(host, port), ...]"
+            )
         servers: list[Any] = [(host, port)]
     elif not isinstance(host, (list, tuple)):
         raise InvalidAddress(f"host={host!r}: it must be a name, a numeric address, or a list of (host, port)")
@@ -164,7 +182,7 @@ def checked_servers(host: str | Sequence[tuple[str, int]], port: int | None, int
         raise InvalidAddress("no server is given; name at least one, as (host, port)")
     for server in servers:
         if not isinstance(server, (tuple, list)) or len(server) != 2:
-            raise InvalidAddress(f"{server!r} is no server; give each as (host, port)")
+            raise InvalidAddress(f"{server!r} is no server; give one as host, port and several as [(host, port), ...]")
         _check_address(server[0], server[1], interface)
     return [(server[0], server[1]) for server in servers]
 

@@ -397,4 +397,4 @@ def _convert_untrusted(result: object, returns: type[_T]) -> _T:
         return msgspec.convert(result, returns)
     except msgspec.ValidationError as error:
         name = getattr(returns, "__name__", repr(returns))
-        raise DecodeError(f"the server's result is not a {name}: {error}") from error
+        raise DecodeError(f"the server's result does not fit {name}: {error}") from error

@@ -216,7 +216,8 @@ class CircuitOpen(RemoteError):
     def __init__(self, peers: Sequence[Address], retry_in: float) -> None:
         where = " and ".join(map(format_address, peers))
         super().__init__(
-            f"{where} did not answer the last calls, so this one was not sent; the next will be in {retry_in:.3g} s"
+            f"{where} did not answer the last calls, so this one was not sent; is a server running there? a call made "
+            f"in {retry_in:.3g} s or later is sent, to see whether it is back"
         )
         self.peers = tuple(peers)
         self.retry_in = retry_in

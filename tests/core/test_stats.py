@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.driver import FIRST, SECOND, STRANGER, Client
 from twistedudp._msgpack import encode_response
-from twistedudp.core import RequesterSettings, RequesterStats, Transmit
+from twistedudp.core import RequesterSettings, RequesterStats, Responder, Transmit
 from twistedudp.errors import CircuitOpen, DatagramTooLarge, EncodeError, HostNotFound, LocalError, TooManyRequests
 
 if TYPE_CHECKING:
@@ -23,6 +23,26 @@ def counters(stats: RequesterStats) -> dict[str, int]:
     """Return all counters that are not zero, the reasons of rejections among them."""
     plain = {name: getattr(stats, name) for name in stats.__slots__ if name not in {"_servers", "rejected"}}
     return {name: count for name, count in {**plain, **stats.rejected}.items() if count}
+
+
+class ShownTests(SynchronousTestCase):
+    """What people see of them."""
+
+    def test_client(self) -> None:
+        """The counters that are not zero are shown."""
+        client = Client(FIRST)
+        self.assertEqual(repr(client.requester.stats), "<RequesterStats >")
+        client.receive(b"?")
+        client.call()
+        self.assertEqual(
+            repr(client.requester.stats), "<RequesterStats rejected=Counter({'malformed': 1}) requests=1 transmitted=1>"
+        )
+
+    def test_server(self) -> None:
+        """Those of a server too."""
+        responder = Responder()
+        responder.datagram_received(b"?", FIRST, now=0.0)
+        self.assertEqual(repr(responder.stats), "<ResponderStats rejected=Counter({'malformed': 1})>")
 
 
 class CounterTests(SynchronousTestCase):

@@ -139,6 +139,32 @@ class FixtureTests(PluginTestCase):
         status, output = self.run_pytest(module, "--twistedudp-seed=3", "test_it.py::test_it[2]")
         self.assertIn("1 failed", output)
 
+    def test_wrong_marker(self) -> None:
+        """An argument without a name is an error in one line, instead of a network without faults."""
+        status, output = self.run_pytest("""
+            @pytest.mark.simulated_network("loss=99%")
+            def test_it(simulated_network):
+                pass
+        """)
+        self.assertEqual(status, 1)
+        self.assertIn("was given 'loss=99%'; its arguments have names: effects='loss=5%'", output)
+        self.assertNotIn("Traceback", output)
+
+    def test_seed_of_the_effects(self) -> None:
+        """A seed in the effects' text holds where none was chosen."""
+        status, output = self.run_pytest("""
+            @pytest.mark.simulated_network(effects="loss=99%,seed=9")
+            def test_it(simulated_network):
+                assert simulated_network.seed == 9
+        """)
+        self.assertEqual((status, "1 passed" in output), (0, True), output)
+
+    def test_too_many_seeds(self) -> None:
+        """More seeds than anybody waits for are refused at once."""
+        status, output = self.run_pytest("def test_it(simulated_network): pass", "--twistedudp-seed=0-99999999")
+        self.assertEqual(status, 4)
+        self.assertIn("'0-99999999' are 100,000,000 seeds: at most 10,000 at once", output)
+
     def test_bad_seed(self) -> None:
         """A seed that is none is one line."""
         status, output = self.run_pytest("", "--twistedudp-seed=lucky")

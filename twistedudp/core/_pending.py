@@ -151,6 +151,10 @@ class RequesterStats:  # budget: one attribute per counter
         self.duplicate = 0
         self.rejected: Counter[str] = Counter()
 
+    def __repr__(self) -> str:
+        counters = (f"{name}={getattr(self, name)!r}" for name in self.__slots__ if name != "_servers")
+        return f"<RequesterStats {' '.join(text for text in counters if not text.endswith(('=0', '=Counter()')))}>"
+
     @property
     def peers(self) -> tuple[PeerStats, ...]:
         """What is known of each of the server's addresses at present: round trip, window, circuit breaker."""

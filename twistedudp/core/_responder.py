@@ -79,6 +79,10 @@ class ResponderStats:
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
+    def __repr__(self) -> str:
+        counters = (f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"<ResponderStats {' '.join(text for text in counters if not text.endswith(('=0', '=Counter()')))}>"
+
 
 class Responder:
     """The table of requests that are running.

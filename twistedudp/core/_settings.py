@@ -62,7 +62,9 @@ class RequesterSettings:
         if type(size) is not int or not 1 <= size <= LARGEST_PAYLOAD:
             raise ValueError(f"max_datagram_size={size!r}: it must be from 1 to {LARGEST_PAYLOAD:,} bytes")
         if window is not None and (type(window) is not int or not 1 <= window <= self.max_outstanding):
-            raise ValueError(f"window={window!r}: it must be from 1 to {self.max_outstanding:,} calls, or None")
+            raise ValueError(
+                f"window={window!r}: it must be a whole number from 1 to {self.max_outstanding:,}, or None"
+            )
         if type(threshold) is not int or threshold < 0:
             raise ValueError(f"breaker_threshold={threshold!r}: it must be a whole number of calls, 0 for never")
         if type(cooldown) not in (int, float) or not 0 < cooldown < math.inf:

@@ -23,6 +23,10 @@ _REPORTED: Final = 60
 """Datagrams that a report draws, the latest: some screens, and mostly the whole story of a failing call."""
 
 
+MAX_SEEDS: Final = 10_000
+"""Seeds of one run: pytest makes a test of each before the first one runs."""
+
+
 def chosen_seeds(text: str | None = None) -> range | None:
     """Return the seeds that were chosen from outside, ``None`` if none was.
 
@@ -41,6 +45,8 @@ def chosen_seeds(text: str | None = None) -> range | None:
         raise ValueError(
             f"{text!r} is no seed: it must be a whole number such as 7, or two such as 0-99 for all between"
         )
+    if last - first >= MAX_SEEDS:
+        raise ValueError(f"{text!r} are {last - first + 1:,} seeds: at most {MAX_SEEDS:,} at once")
     return range(first, last + 1)
 
 

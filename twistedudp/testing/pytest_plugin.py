@@ -66,7 +66,9 @@ def simulated_network(request: pytest.FixtureRequest) -> Iterator[SimulatedNetwo
     from ._network import SimulatedNetwork  # noqa: PLC0415  # only where a test asks for it
 
     seeds = _seeds(request.config) or range(1)
-    options = {"seed": getattr(request, "param", seeds[0]), **_options(request.node)}
+    options = _options(request.node)
+    if _seeds(request.config) or "seed=" not in str(options.get("effects", "")):  # whose seed holds if none was chosen
+        options.setdefault("seed", getattr(request, "param", seeds[0]))
     leftovers_wanted = options.pop("leftovers", False)
     network = request.node.stash[_network_key] = SimulatedNetwork(**options)
     yield network
@@ -96,6 +98,9 @@ def _seeds(config: pytest.Config) -> range | None:
 def _options(node: pytest.Item) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for marker in reversed(list(node.iter_markers(_FIXTURE))):
+        if marker.args:
+            given = ", ".join(map(repr, marker.args))
+            pytest.fail(f"the marker {_FIXTURE} was given {given}; its arguments have names: effects='loss=5%'", False)
         options.update(marker.kwargs)
     return options
 
