@@ -254,7 +254,7 @@ class FailureTests(LookupTestCase):
         self.assertEqual(self.told[-1], [(OLD, 7), (OLD, 7)])
 
     def test_some_left_out(self) -> None:
-        """Of several servers one whose name does not resolve is told in the log now and then, and the others are used."""
+        """A server whose name does not resolve is told of in the log now and then, and the others are used."""
         with LogCapture() as log:
             lookup = self.lookup(("a.example", 7), (OLD, 8))
             self.resolver.answer()
