@@ -49,13 +49,13 @@ def _record(path: Path) -> None:
 
 
 def _without_slow(loader: TestLoader, case: type) -> list[str]:
-    """Return the names of a class's tests, those without the mark ``slow``."""
+    """Return the names of a class's tests, those without the marks ``slow`` and ``heavy``; pytest has run the latter."""
     names: list[str] = reflect.prefixedMethodNames(case, loader.methodPrefix)  # type: ignore[no-untyped-call]  # Twisted's
     return [name for name in names if not _is_slow(case) and not _is_slow(getattr(case, loader.methodPrefix + name))]
 
 
 def _is_slow(marked: object) -> bool:
-    return any(mark.name == "slow" for mark in getattr(marked, "pytestmark", []))
+    return any(mark.name in {"slow", "heavy"} for mark in getattr(marked, "pytestmark", []))
 
 
 if __name__ == "__main__":

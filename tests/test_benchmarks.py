@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import twistedudp
@@ -67,6 +68,7 @@ class BenchmarkTestCase(SynchronousTestCase):
         return figures
 
 
+@pytest.mark.heavy
 class RPCTests(BenchmarkTestCase):
     """``benchmarks/rpc``."""
 
@@ -148,6 +150,7 @@ class RPCTests(BenchmarkTestCase):
             self.assertIn(reason, output)
 
 
+@pytest.mark.heavy
 class OutstandingTests(BenchmarkTestCase):
     """``benchmarks/outstanding``."""
 

@@ -210,7 +210,7 @@ class FiguresTests(SynchronousTestCase):
     def test_shortened(self) -> None:
         """A finding is told without the bytes that it does not need; one that cannot be seen again is left as it is."""
         with planted("raises-index-error"):
-            self.assertEqual(len(self.script._shortened("text_input", b"\x00some.host.example:000000005432")), 5)
+            self.assertEqual(len(self.script._shortened("text_input", b"\x00some.host.example:255")), 6)
         data = b"\x00some.host.example:5432"
         self.assertEqual(self.script._shortened("text_input", data), data)
 

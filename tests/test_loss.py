@@ -15,6 +15,7 @@ from functools import partial
 from math import comb
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -149,6 +150,7 @@ class ConversationTestCase(SynchronousTestCase):
         self.assertEqual(conversation.suspended, 0)
 
 
+@pytest.mark.heavy
 class LossTests(ConversationTestCase):
     """Independent loss, the same each way."""
 
@@ -227,6 +229,7 @@ def blackhole(there: float, gone: float) -> Callable[[], LinkEffect]:
     return lambda: effect
 
 
+@pytest.mark.heavy
 class BlackholeTests(ConversationTestCase):
     """A network that is gone for seconds, again and again."""
 

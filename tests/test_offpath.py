@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.simulation import DELAY, PORT, SERVER, SimulatedTestCase
@@ -137,6 +138,7 @@ QUOTES: dict[str, Callable[[Forger], tuple[Address, bytes]]] = {
 """The forged ICMP errors: what makes the address that was not reached, and the quotation."""
 
 
+@pytest.mark.heavy
 class OffPathTests(SimulatedTestCase):
     """A client that waits, its server, another client, and a forger."""
 

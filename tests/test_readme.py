@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.checkout import ROOT
 from tests.readme import Document, DocumentationError, blocks, matches
 
 
+@pytest.mark.heavy
 class DocumentationTests(SynchronousTestCase):
     """The documents of the checkout."""
 

@@ -192,6 +192,7 @@ class PartitionTests(SynchronousTestCase):
             ({"windows": [(2, 2)]}, "windows: end"),
             ({"windows": [(1, 2)] * 1001}, "windows"),
             ({"dark": 5}, "light"),
+            ({"start": 5}, "start"),
             ({"light": 5}, "light"),
             ({"dark": -1, "light": 1}, "dark"),
             ({"dark": 1, "light": 1, "start": math.inf}, "start"),

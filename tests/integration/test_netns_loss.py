@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
@@ -53,6 +54,7 @@ tally = DatagramPlugin("tally", "tally:Tally", "Counts how often it is asked.")
 """
 
 
+@pytest.mark.heavy
 class LossTests(RealTestCase):
     """Client and server in two namespaces, joined by a wire."""
 

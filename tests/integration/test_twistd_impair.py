@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import twistedudp
@@ -374,6 +375,7 @@ class EffectTests(SynchronousTestCase):
             self.assertEqual(client.recv(100), b"back")
 
 
+@pytest.mark.heavy
 class ManyClientsTests(SynchronousTestCase):
     """More clients than may be."""
 

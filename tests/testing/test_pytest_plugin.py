@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import twistedudp
@@ -61,6 +62,7 @@ class PluginTestCase(SynchronousTestCase):
         return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.heavy
 class FixtureTests(PluginTestCase):
     """The fixture."""
 
@@ -191,6 +193,7 @@ class FixtureTests(PluginTestCase):
         self.assertIn("python -m pytest --twistedudp-seed=7 test_it.py::EchoTests::test_it\n", output)
 
 
+@pytest.mark.heavy
 class CostTests(PluginTestCase):
     """What the plugin costs those who do not use it."""
 

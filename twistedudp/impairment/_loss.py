@@ -179,6 +179,8 @@ class Partition(Effect):
         if self.light and not self.dark:
             raise EffectError("light", "needs dark as well, the seconds of each period in which everything is lost")
         self.start = checked_number("start", start, 0.0, LATEST, " seconds")
+        if self.start and not self.dark:
+            raise EffectError("start", "needs dark as well, the seconds of each period in which everything is lost")
         self.is_cut = cut
 
     def cut(self) -> None:
