@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from twisted.internet.interfaces import IListeningPort, IUDPTransport
+from twisted.internet.interfaces import IListeningPort, IMulticastTransport
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -64,13 +64,21 @@ class IBatchReceiver(Interface):
         """
 
 
-class IDatagramPort(IListeningPort, IUDPTransport):  # type: ignore[misc]  # these two disagree on getHost's type
+class IDatagramPort(IListeningPort, IMulticastTransport):  # type: ignore[misc]  # these two disagree on getHost's type
     """What :func:`twistedudp.listen` returns where the reactor has file descriptors."""
 
     stats = Attribute("The port's counters, a :class:`twistedudp.transport.DatagramStats`.")
+    backend = Attribute("The name of what reads and writes the socket: mmsg or scalar; in simulations simulated.")
     delivering_to_group = Attribute(
         "True while a datagram is being delivered that was sent to a broadcast or multicast address."
     )
+    arrival_times = Attribute(
+        "When the datagrams being delivered arrived, in nanoseconds since the epoch, one each; empty at other times and"
+        " on ports without timestamps=True."
+    )
+
+    def path_mtu(host: str) -> int | None:
+        """Return the largest packet that reaches a host whole, in bytes with its IP header, None if not known."""
 
     def write_batch(datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
         """Send several datagrams at once, in order.

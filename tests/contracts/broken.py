@@ -1,7 +1,8 @@
 """Ports with one fault each: one for every test of the contract, which must find it.
 
 Theory of operation: a test that no port can fail proves nothing. Each class here is our port with a single thing done
-wrong, mostly as some real implementation does it, and :data:`BROKEN_PORTS` says which test is there to notice.
+wrong, mostly as some real implementation does it, and :data:`BROKEN_PORTS` says which test is there to notice. They
+stand over the backend in plain Python, some of whose parts they replace.
 """
 
 from __future__ import annotations
@@ -11,22 +12,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 from twisted.python import log
 
-from tests.contracts.providers import OurPorts
 from twistedudp.transport import DatagramPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from twisted.internet.protocol import DatagramProtocol
-
     from twistedudp.address import Address
-    from twistedudp.transport import BoundSocket
 
-__all__ = ["BROKEN_PORTS", "broken_provider"]
+__all__ = [
+    "BROKEN_PORTS",
+    "BlamesTheInnocent",
+    "Delivers",
+    "LetsTheKernelChoose",
+    "ReadsOnAfterStop",
+    "ReadsWithoutEnd",
+    "ShowsFourMembers",
+    "ShowsMappedAddresses",
+    "SwapsDatagrams",
+]
 
 
 class WritesWithoutAddress(DatagramPort):
@@ -60,8 +66,10 @@ class TakesAnotherPort(DatagramPort):
 class IgnoresTheInterface(DatagramPort):
     """Listens on all interfaces, whatever was asked for."""
 
-    def __init__(self, reactor: Any, port: int, protocol: Any, interface: str = "", *limits: Any) -> None:
-        super().__init__(reactor, port, protocol, "", *limits)
+    def __init__(
+        self, reactor: Any, port: int, protocol: Any, interface: str = "", *limits: Any, **options: Any
+    ) -> None:
+        super().__init__(reactor, port, protocol, "", *limits, **options)
 
 
 class StartsTwice(DatagramPort):
@@ -112,7 +120,7 @@ class CannotStopWhileStarting(DatagramPort):
 
     def stopListening(self) -> Deferred[None] | None:
         """Stop only what the reactor knows."""
-        return super().stopListening() if self in self.reactor.getReaders() else None  # type: ignore[attr-defined]
+        return super().stopListening() if self in self.reactor.getReaders() else None
 
 
 class ReadsOnAfterStop(DatagramPort):
@@ -143,8 +151,8 @@ class LogsTwice(DatagramPort):
         log.msg(f"Peer starting on {self.getHost().port}")
 
 
-class _Delivers(DatagramPort):
-    """Does something wrong with each datagram."""
+class Delivers(DatagramPort):
+    """Does something with each datagram before the protocol gets it; each heir does it wrongly."""
 
     def startListening(self) -> None:
         """Get between the port and its protocol."""
@@ -157,7 +165,7 @@ class _Delivers(DatagramPort):
         raise NotImplementedError
 
 
-class InventsTheSender(_Delivers):
+class InventsTheSender(Delivers):
     """The sender's port is wrong."""
 
     def deliver(self, deliver: Callable[[bytes, Address], None], datagram: bytes, addr: Address) -> None:
@@ -165,7 +173,7 @@ class InventsTheSender(_Delivers):
         deliver(datagram, (addr[0], 9))
 
 
-class DropsEmptyDatagrams(_Delivers):
+class DropsEmptyDatagrams(Delivers):
     """Takes ``b""`` for the end of something."""
 
     def deliver(self, deliver: Callable[[bytes, Address], None], datagram: bytes, addr: Address) -> None:
@@ -174,7 +182,7 @@ class DropsEmptyDatagrams(_Delivers):
             deliver(datagram, addr)
 
 
-class CutsDatagrams(_Delivers):
+class CutsDatagrams(Delivers):
     """Reads with a buffer of 8 kB."""
 
     def deliver(self, deliver: Callable[[bytes, Address], None], datagram: bytes, addr: Address) -> None:
@@ -182,7 +190,7 @@ class CutsDatagrams(_Delivers):
         deliver(datagram[:8192], addr)
 
 
-class ShowsFourMembers(_Delivers):
+class ShowsFourMembers(Delivers):
     """Hands on IPv6 addresses as the kernel has them."""
 
     def deliver(self, deliver: Callable[..., None], datagram: bytes, addr: Address) -> None:
@@ -190,7 +198,7 @@ class ShowsFourMembers(_Delivers):
         deliver(datagram, (*addr, 0, 0) if ":" in addr[0] else addr)
 
 
-class ShowsMappedAddresses(_Delivers):
+class ShowsMappedAddresses(Delivers):
     """Hands on IPv4 addresses of a dual-stack socket as the kernel has them."""
 
     def deliver(self, deliver: Callable[[bytes, Address], None], datagram: bytes, addr: Address) -> None:
@@ -198,7 +206,7 @@ class ShowsMappedAddresses(_Delivers):
         deliver(datagram, (f"::ffff:{addr[0]}", addr[1]))
 
 
-class SwapsDatagrams(_Delivers):
+class SwapsDatagrams(Delivers):
     """Every second datagram overtakes the first."""
 
     held: tuple[bytes, Address] | None = None
@@ -213,7 +221,7 @@ class SwapsDatagrams(_Delivers):
             self.held = None
 
 
-class HidesExceptions(_Delivers):
+class HidesExceptions(Delivers):
     """The protocol's failures are in no log."""
 
     def deliver(self, deliver: Callable[[bytes, Address], None], datagram: bytes, addr: Address) -> None:
@@ -277,8 +285,8 @@ class HidesExceptionsOfBatches(DatagramPort):
 class IgnoresTheLimit(DatagramPort):
     """Delivers what is larger than it should take."""
 
-    def __init__(self, reactor: Any, port: int, protocol: Any, interface: str = "", *_: Any) -> None:
-        super().__init__(reactor, port, protocol, interface)
+    def __init__(self, reactor: Any, port: int, protocol: Any, interface: str = "", *_: Any, **options: Any) -> None:
+        super().__init__(reactor, port, protocol, interface, **options)
 
 
 class WritesPieces(DatagramPort):
@@ -312,9 +320,8 @@ class WritesToOneFamily(DatagramPort):
 class LetsTheKernelChoose(DatagramPort):
     """Answers leave from whatever address the route suggests."""
 
-    def _begin(self, bound: BoundSocket) -> Any:
-        bound.wildcard = False
-        return super()._begin(bound)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, return_path=False, **options)
 
 
 class KnowsNoGroups(DatagramPort):
@@ -442,24 +449,4 @@ BROKEN_PORTS: Final[Mapping[str, type[DatagramPort]]] = {
     "test_answers_in_a_batch": AnswersTheFirst,
     "test_exception_in_a_batch": HidesExceptionsOfBatches,
 }
-
-
-def broken_provider(port_class: type[DatagramPort]) -> type[OurPorts]:
-    """Return a provider whose ports are of a class given, on the epoll reactor."""
-
-    class BrokenPorts(OurPorts):
-        """Ports with a fault."""
-
-        name = port_class.__name__
-        make_reactor = EPollReactor
-        patience = 0.3  # what is broken stays so, however long one waits
-
-        def listen(
-            self, protocol: DatagramProtocol, interface: str = "127.0.0.1", port: int = 0, **options: Any
-        ) -> Any:
-            """Listen with the broken port."""
-            broken = port_class(self.reactor, port, protocol, interface, options.get("max_datagram_size", 65535))
-            broken.startListening()
-            return broken
-
-    return BrokenPorts
+"""For each of these tests a port that it must refuse."""

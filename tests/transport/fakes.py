@@ -43,11 +43,26 @@ def drop_count(count: int) -> tuple[int, int, bytes]:
     return socket.SOL_SOCKET, _kernel.SO_RXQ_OVFL, struct.pack("=I", count)
 
 
+def arrived(nanoseconds: int) -> tuple[int, int, bytes]:
+    """Return the control message that tells when a datagram arrived."""
+    return socket.SOL_SOCKET, _kernel.SO_TIMESTAMPNS, struct.pack("@ll", *divmod(nanoseconds, 1_000_000_000))
+
+
+def together(size: int) -> tuple[int, int, bytes]:
+    """Return the control message of a buffer with several datagrams."""
+    return socket.IPPROTO_UDP, _kernel.UDP_GRO, struct.pack("=i", size)
+
+
 def icmp_error(
-    number: int = errno.ECONNREFUSED, *, origin: int = 2, icmp: tuple[int, int] = (3, 3), reporter: bytes = b""
+    number: int = errno.ECONNREFUSED,
+    *,
+    origin: int = 2,
+    icmp: tuple[int, int] = (3, 3),
+    info: int = 0,
+    reporter: bytes = b"",
 ) -> tuple[int, int, bytes]:
     """Return the control message of an entry of an IPv4 error queue."""
-    data = struct.pack("=IBBBxII", number, origin, *icmp, 0, 0) + reporter
+    data = struct.pack("=IBBBxII", number, origin, *icmp, info, 0) + reporter
     return socket.IPPROTO_IP, _kernel.IP_RECVERR, data
 
 
@@ -70,16 +85,18 @@ class FakeSocket:
         outcomes: What the next sends raise, None for success; then all succeed.
         sent: What was sent: payload, control messages, address (None on a connected socket).
         drains: How often the error queue was asked.
+        drops: What SO_MEMINFO tells, None if it is not known here.
     """
 
     def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
         self.family = family
         self.arrivals: list[Any] = []
         self.queue: list[tuple[bytes, list[tuple[int, int, bytes]], Any]] = []
-        self.outcomes: list[OSError | None] = []
+        self.outcomes: list[Exception | None] = []
         self.sent: list[tuple[bytes, list[tuple[int, int, bytes]], Any]] = []
         self.drains = 0
         self.broadcast = 0
+        self.drops: int | None = 0
         self.connected: Any = None
         self.connect_error: OSError | None = None
 
@@ -121,9 +138,13 @@ class FakeSocket:
             raise self.connect_error
         self.connected = sockaddr
 
-    def getsockopt(self, _level: int, _option: int) -> int:
-        """Return SO_BROADCAST, the only one that is asked for."""
-        return self.broadcast
+    def getsockopt(self, _level: int, option: int, size: int = 0) -> int | bytes:
+        """Return SO_MEMINFO or SO_BROADCAST, the only ones that are asked for."""
+        if option != _kernel.SO_MEMINFO:
+            return self.broadcast
+        if self.drops is None:
+            raise os_error(errno.ENOPROTOOPT)
+        return struct.pack("=9I", *range(8), self.drops)[:size]
 
     def _send(self, datagram: bytes, ancillary: Any, sockaddr: Any) -> None:
         outcome = self.outcomes.pop(0) if self.outcomes else None

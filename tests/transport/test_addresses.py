@@ -39,6 +39,13 @@ class TwoGenerationsTests(SynchronousTestCase):
             memory.put(number, number)
             self.assertEqual(-1, memory.get(-1))
 
+    def test_contains(self) -> None:
+        """Whether something is known can be asked of either generation."""
+        memory: TwoGenerations[int, str] = TwoGenerations(1)
+        memory.put(1, "old")
+        memory.put(2, "young")
+        self.assertEqual([True, True, False], [number in memory for number in (1, 2, 3)])
+
     def test_replacing_the_old(self) -> None:
         """A value put anew takes the place of one of the old generation."""
         memory: TwoGenerations[int, str] = TwoGenerations(1)

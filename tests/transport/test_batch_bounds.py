@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.error import InvalidAddressError, MessageLengthError
 
-from tests.transport.fakes import OTHER, PEER, os_error, pktinfo
-from tests.transport.test_batching import BatchingTestCase, together
+from tests.transport.fakes import OTHER, PEER, os_error, pktinfo, together
+from tests.transport.test_batching import BatchingTestCase
 from twistedudp.transport import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, BroadcastNotAllowed, _kernel
 from twistedudp.transport._batching import DATAGRAMS_PER_BATCH
 
@@ -91,13 +91,13 @@ class LimitTests(BatchingTestCase):
             self.setUp()
             notes = self.turn((b"x" * 2 * 1001 + last, [together(1001)], PEER))
             self.assertEqual([[(last, PEER)]] * fits, notes)
-            self.assertEqual((2, 2 + fits), (self.stats.oversize_dropped, self.stats.received_together))
+            self.assertEqual((2, 2 + fits), (self.stats.truncated, self.stats.received_together))
 
     def test_in_order(self) -> None:
         """What is dropped does not part a batch."""
         notes = self.turn((b"1", PEER), (b"x" * 60_000, PEER), (b"2", OTHER))
         self.assertEqual([[(b"1", PEER), (b"2", OTHER)]], notes)
-        self.assertEqual((1, 2), (self.stats.oversize_dropped, self.stats.bytes_received))
+        self.assertEqual((1, 2), (self.stats.truncated, self.stats.bytes_received))
 
 
 class GroupTests(BatchingTestCase):
@@ -107,7 +107,7 @@ class GroupTests(BatchingTestCase):
 
     def arrival(self, payload: bytes, *more: Any, group: bool = False) -> Any:
         """Return a datagram that was sent to this host, or to all."""
-        return payload, [pktinfo("192.0.2.1", "192.0.2.255" if group else None), *more], PEER
+        return payload, [*more, pktinfo("192.0.2.1", "192.0.2.255" if group else None)], PEER
 
     def test_order(self) -> None:
         """... in its place among the others."""

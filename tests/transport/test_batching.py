@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import sys
 from typing import Any
 
 from twisted.internet.error import InvalidAddressError
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.transport.fakes import OTHER, PEER, FakeSocket, NotesAll, icmp_error, os_error, pktinfo
+from tests.transport.fakes import OTHER, PEER, FakeSocket, NotesAll, arrived, icmp_error, os_error, pktinfo, together
 from tests.transport.test_sockets import SocketTestCase
-from twistedudp.transport import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, DatagramStats, _kernel
-from twistedudp.transport._batching import DATAGRAMS_PER_BATCH, FIRST_BATCH, MAX_SEGMENTS, BatchingBackend
+from twistedudp.transport import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, DatagramStats, _capabilities, _kernel
+from twistedudp.transport._batching import (
+    DATAGRAMS_PER_BATCH,
+    FIRST_BATCH,
+    MAX_SEGMENTS,
+    MAX_WHOLE_ONLY,
+    BatchingBackend,
+)
 from twistedudp.transport._routes import Routes
 from twistedudp.transport._unreachable import UnreachableReports
 
 SEGMENT_4 = _kernel.segment_option(4)
-
-
-def together(size: int) -> tuple[int, int, bytes]:
-    """Return the control message of a buffer with several datagrams."""
-    return socket.IPPROTO_UDP, _kernel.UDP_GRO, struct.pack("=i", size)
 
 
 class Batches(NotesAll):
@@ -62,6 +63,7 @@ class BatchingTestCase(SynchronousTestCase):
     """A backend between a fake socket and a protocol that takes batches."""
 
     wildcard = False
+    timestamps = False
     error: OSError | None = None
 
     def setUp(self) -> None:
@@ -74,8 +76,17 @@ class BatchingTestCase(SynchronousTestCase):
         self.stats = DatagramStats()
         reports = UnreachableReports(handle, self.protocol, self.stats, self.clock)
         routes = Routes(handle, self.stats, wildcard=self.wildcard, to_group=False)
+        self.watched: list[bool] = []
         self.backend = BatchingBackend(
-            handle, self.protocol, self.stats, routes, reports, size_limit=1000, clock=self.clock.seconds
+            handle,
+            self.protocol,
+            self.stats,
+            routes,
+            reports,
+            size_limit=1000,
+            watch_writable=self.watched.append,
+            timestamps=self.timestamps,
+            clock=self.clock.seconds,
         )
 
     def turn(self, *arrivals: Any) -> list[Any]:
@@ -146,7 +157,7 @@ class ReadTests(BatchingTestCase):
     def test_too_large(self) -> None:
         """A datagram larger than allowed is dropped and counted, and not cut, and others are delivered."""
         self.assertEqual([[(b"x" * 1000, PEER)]], self.turn((b"x" * 1001, PEER), (b"x" * 1000, PEER)))
-        self.assertEqual((1, 1), (self.stats.oversize_dropped, self.stats.datagrams_received))
+        self.assertEqual((1, 1), (self.stats.truncated, self.stats.datagrams_received))
 
     def test_too_large_for_ever(self) -> None:
         """A flood of datagrams that are dropped does not keep the turn."""
@@ -176,7 +187,15 @@ class ReadTests(BatchingTestCase):
     def test_together_and_too_large(self) -> None:
         """If those in one buffer are larger than allowed, each is dropped and counted."""
         self.assertEqual([[(b"a", PEER)]], self.turn((b"x" * 3003, [together(1001)], PEER), (b"a", PEER)))
-        self.assertEqual(3, self.stats.oversize_dropped)
+        self.assertEqual(3, self.stats.truncated)
+
+    def test_kernel_drops(self) -> None:
+        """What the kernel dropped is asked for when a turn is cut short."""
+        self.handle.drops = 5
+        self.turn((b"", PEER))
+        self.assertEqual(0, self.stats.dropped_by_kernel)
+        self.turn(*[(b"", PEER)] * DATAGRAMS_PER_TURN)
+        self.assertEqual(5, self.stats.dropped_by_kernel)
 
     def test_option(self) -> None:
         """UDP_GRO is turned on."""
@@ -210,11 +229,49 @@ class GroupTests(BatchingTestCase):
         """A buffer of several datagrams is known beside the address that was asked, and answers leave from there."""
         self.protocol.does = lambda *_: self.backend.send_batch([(b"back", PEER), (b"back", PEER)])
         asked = pktinfo("192.0.2.1")
-        notes = self.turn((b"aaaabb", [asked, together(4)], PEER), (b"c", [asked], PEER))
+        notes = self.turn((b"aaaabb", [together(4), asked], PEER), (b"c", [asked], PEER))
         self.assertEqual([[(b"aaaa", PEER), (b"bb", PEER), (b"c", PEER)]], notes)
         [(buffer, ancillary, sockaddr)] = self.handle.sent
         self.assertEqual((b"backback", PEER, SEGMENT_4), (buffer, sockaddr, ancillary[-1]))
         self.assertEqual(_kernel.IP_PKTINFO, ancillary[0][1])
+
+
+class TimestampTests(BatchingTestCase):
+    """When the datagrams of a batch arrived."""
+
+    timestamps = True
+    wildcard = True
+
+    def setUp(self) -> None:
+        """Note the times that are told with each delivery."""
+        super().setUp()
+        self.told: list[Any] = []
+        self.protocol.does = lambda *_: self.told.append(self.backend.arrival_times)
+
+    def arrival(self, payload: bytes, time: int, *more: Any, local: str = "192.0.2.1", group: bool = False) -> Any:
+        """Return a datagram that arrived at a time."""
+        return payload, [arrived(time), *more, pktinfo(local, "192.0.2.255" if group else None)], PEER
+
+    def test_told(self) -> None:
+        """There is one time for each datagram; those of one buffer share theirs; afterwards there is none."""
+        self.turn(self.arrival(b"1", 5), self.arrival(b"aabbc", 6, together(2)), self.arrival(b"2", 7))
+        self.assertEqual([(5, 6, 6, 6, 7)], self.told)
+        self.assertEqual((), self.backend.arrival_times)
+
+    def test_dropped(self) -> None:
+        """What is too large has no time."""
+        self.turn(self.arrival(b"1", 5), self.arrival(b"x" * 1001, 6), self.arrival(b"x" * 2003, 7, together(1001)))
+        self.assertEqual([(5, 7)], self.told)
+
+    def test_groups_apart(self) -> None:
+        """What was sent to a group has its own, and so have those before it and after it."""
+        self.turn(self.arrival(b"1", 5), self.arrival(b"aab", 6, together(2), group=True), self.arrival(b"2", 7))
+        self.assertEqual([(5,), (6,), (6,), (7,)], self.told)
+
+    def test_moved(self) -> None:
+        """A batch that ends because its peer asks at another address ends with its times."""
+        self.turn(self.arrival(b"1", 5), self.arrival(b"2", 6, local="192.0.2.2"))
+        self.assertEqual([(5,), (6,)], self.told)
 
 
 class SendTests(BatchingTestCase):
@@ -276,6 +333,80 @@ class SendTests(BatchingTestCase):
             self.answer((b"cccc", PEER), (b"dddd", PEER))
             self.assertEqual([b"aaaa", b"bbbb", b"cccc", b"dddd"], [buffer for buffer, _, _ in self.handle.sent])
             self.assertEqual((4, 0, {}), (self.stats.datagrams_sent, self.stats.sent_together, self.stats.send_errors))
+
+    def test_said_once(self) -> None:
+        """That UDP_SEGMENT does not work is said once, however many sockets find it out."""
+        said: list[str] = []
+        self.patch(_capabilities, "_said", set())
+
+        def observe(event: Any) -> None:
+            said.append(formatEvent(event))
+
+        observer: Any = observe
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for _ in range(2):
+            self.setUp()
+            self.handle.outcomes = [os_error(errno.EIO)]
+            self.answer((b"aaaa", PEER), (b"bbbb", PEER))
+        self.assertEqual(["UDP_SEGMENT does not work here (Input/output error): slower, but no loss"], said)
+
+    def test_narrow_path(self) -> None:
+        """A peer behind a path that is narrower than a segment gets each datagram alone from then on, others do not."""
+        self.handle.outcomes = [os_error(errno.EMSGSIZE)]
+        self.answer((b"aaaa", PEER), (b"bbbb", PEER))
+        self.answer((b"cccc", PEER), (b"dddd", PEER))
+        self.answer((b"eeee", OTHER), (b"ffff", OTHER), to=OTHER)
+        self.assertEqual(
+            [b"aaaa", b"bbbb", b"cccc", b"dddd", b"eeeeffff"], [buffer for buffer, _, _ in self.handle.sent]
+        )
+
+    def test_many_narrow_paths(self) -> None:
+        """However many paths are narrow, UDP_SEGMENT works with the other peers."""
+        for port in range(2 * MAX_WHOLE_ONLY):
+            self.handle.outcomes = [os_error(errno.EMSGSIZE)]
+            peer = ("192.0.2.9", port + 1)
+            self.answer((b"aaaa", peer), (b"bbbb", peer), to=peer)
+        self.handle.outcomes = [os_error(errno.EINVAL)]
+        self.answer((b"aaaa", OTHER), (b"bbbb", OTHER), to=OTHER)
+        self.answer((b"cccc", PEER), (b"dddd", PEER))
+        self.assertEqual(b"ccccdddd", self.handle.sent[-1][0])
+
+    def test_waiting(self) -> None:
+        """Where there is no room they wait, each for itself, and what is sent later waits behind them in order."""
+        self.handle.outcomes = [os_error(errno.EAGAIN), os_error(errno.EAGAIN)]
+        self.answer((b"aaaa", PEER), (b"bbbb", PEER), (b"c", PEER))
+        self.backend.send_batch([(b"d", OTHER)])
+        self.assertEqual(([], 4, [True]), (self.handle.sent, self.stats.send_waited, self.watched))
+        self.backend.send_waiting()
+        self.assertEqual([b"aaaa", b"bbbb", b"c", b"d"], [buffer for buffer, _, _ in self.handle.sent])
+        self.assertEqual(([True, False], {}), (self.watched, self.stats.send_errors))
+
+    def test_waiting_before_a_batch(self) -> None:
+        """A read turn sends what waits before it delivers."""
+        self.handle.outcomes = [os_error(errno.EAGAIN)]
+        self.backend.send(b"first", PEER)
+        self.answer((b"aaaa", PEER), (b"bbbb", PEER))
+        self.assertEqual([b"first", b"aaaabbbb"], [buffer for buffer, _, _ in self.handle.sent])
+
+    def test_still_waiting(self) -> None:
+        """While some wait, nothing overtakes them in a buffer of its own."""
+        self.handle.outcomes = [os_error(errno.EAGAIN)] * 2
+        self.backend.send(b"first", PEER)
+        self.answer((b"aaaa", PEER), (b"bbbb", PEER))
+        self.assertEqual([], self.handle.sent)
+        self.backend.close()
+        self.assertEqual([b"first", b"aaaa", b"bbbb"], [buffer for buffer, _, _ in self.handle.sent])
+
+    def test_system_calls(self) -> None:
+        """A call that sends several counts once, and so does one that fails; each delivery is a batch."""
+        self.answer((b"aaaa", PEER), (b"bbbb", PEER), (b"c", PEER))
+        self.backend.refresh_stats()
+        self.assertEqual((2 + 2, 1), (self.stats.system_calls, self.stats.batches))
+        self.handle.outcomes = [os_error(errno.EIO)]
+        self.answer((b"aaaa", PEER), (b"bbbb", PEER))
+        self.backend.refresh_stats()
+        self.assertEqual((4 + 2 + 3, 2), (self.stats.system_calls, self.stats.batches))
 
     def test_passing_fault(self) -> None:
         """Another error has the datagrams sent one by one, this time; an ICMP error that waited is told."""

@@ -169,7 +169,7 @@ class OptionTests(SynchronousTestCase):
         for number in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             handle: Any = FakeHandle(refuses=number)
             _bound._set_options(handle, wildcard=True)
-            self.assertEqual(3, handle.asked)
+            self.assertEqual(4, handle.asked)
 
     def test_failing(self) -> None:
         """Any other failure is one."""

@@ -8,37 +8,32 @@ import struct
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.fakes import drop_count, icmp_error, pktinfo, pktinfo6, reporter4, reporter6
+from tests.transport.fakes import arrived, drop_count, icmp_error, pktinfo, pktinfo6, reporter4, reporter6, together
 from twistedudp.interfaces import Unreachable
 from twistedudp.transport import _kernel
 
 
-class AddressAskedTests(SynchronousTestCase):
-    """To which address a datagram went."""
-
-    def test_none(self) -> None:
-        """No control message tells nothing."""
-        self.assertEqual(b"", _kernel.address_asked([]))
-
-    def test_among_others(self) -> None:
-        """It is found beside the drop counter and messages of other levels."""
-        stranger = (socket.IPPROTO_TCP, _kernel.IP_PKTINFO, b"stranger")
-        message = pktinfo("192.0.2.1")
-        self.assertEqual(message[2], _kernel.address_asked([drop_count(1), stranger, message]))
-
-    def test_dual_stack(self) -> None:
-        """Of both kinds, the IPv4 one counts: it knows broadcasts."""
-        both = [pktinfo6("::ffff:192.0.2.255"), pktinfo("192.0.2.1", "192.0.2.255")]
-        self.assertEqual(both[1][2], _kernel.address_asked(both))
-
-    def test_ipv6(self) -> None:
-        """IPv6 alone is found."""
-        self.assertEqual(pktinfo6("::1")[2], _kernel.address_asked([pktinfo6("::1")]))
+class NumberTests(SynchronousTestCase):
+    """Numbers that the kernel tells."""
 
     def test_drops(self) -> None:
-        """The drop counter is a number, or absent."""
-        self.assertEqual(7, _kernel.dropped_by_kernel([pktinfo("192.0.2.1"), drop_count(7)]))
-        self.assertIdentical(None, _kernel.dropped_by_kernel([pktinfo("192.0.2.1")]))
+        """The count of drops comes with a datagram, and stands in what is told of the buffers; or is not told."""
+        self.assertEqual(7, _kernel.parse_counter(drop_count(7)[2]))
+        told = struct.pack("=9I", *range(1, 9), 4_000_000_000)
+        self.assertEqual(len(told), _kernel.MEMINFO_SIZE)
+        self.assertEqual(4_000_000_000, _kernel.parse_drops(told))
+        self.assertIdentical(None, _kernel.parse_drops(told[:-4]))
+
+    def test_arrival(self) -> None:
+        """The time is told to the nanosecond, which no floating-point number could hold."""
+        self.assertEqual(1_700_000_000_123_456_789, _kernel.parse_arrival_time(arrived(1_700_000_000_123_456_789)[2]))
+
+    def test_segments(self) -> None:
+        """The size that the datagrams in one buffer have is a number."""
+        self.assertEqual(1200, _kernel.parse_segment_size(together(1200)[2]))
+        self.assertEqual(
+            (socket.IPPROTO_UDP, _kernel.UDP_SEGMENT, struct.pack("=H", 1200)), _kernel.segment_option(1200)
+        )
 
 
 class ReturnPathTests(SynchronousTestCase):
@@ -115,6 +110,13 @@ class ExtendedErrorTests(SynchronousTestCase):
         queued = _kernel.parse_extended_error([icmp_error(errno.EMSGSIZE, origin=1, icmp=(9, 9))])
         assert queued is not None
         self.assertEqual((1, 0, 0), (queued.origin, queued.unreachable.icmp_type, queued.unreachable.icmp_code))
+
+    def test_mtu(self) -> None:
+        """Where the datagram was too large, the MTU is told; with any other error the number means something else."""
+        for number, mtu in ((errno.EMSGSIZE, 1400), (errno.ECONNREFUSED, 0)):
+            queued = _kernel.parse_extended_error([icmp_error(number, icmp=(3, 4), info=1400)])
+            assert queued is not None
+            self.assertEqual(mtu, queued.mtu)
 
     def test_nothing_told(self) -> None:
         """No error, or half of one, is none."""

@@ -6,6 +6,8 @@ import errno
 import os
 import select
 import socket
+import time
+import warnings
 from typing import Any
 
 from twisted.internet import interfaces
@@ -20,7 +22,10 @@ from zope.interface.verify import verifyObject
 from tests.transport.fakes import Notes, os_error
 from twistedudp.errors import LocalError
 from twistedudp.interfaces import IDatagramPort
-from twistedudp.transport import DatagramPort, _kernel, _port, bind, listen
+from twistedudp.transport import DatagramPort, _kernel, _life, bind, listen
+
+CLOCK_STEP = 10_000_000
+"""Nanoseconds by which the kernel's coarse clock may be behind."""
 
 
 class FakeReactor(MemoryReactorClock):
@@ -159,14 +164,18 @@ class LifeTests(PortTestCase):
         everywhere = DatagramPort(self.reactor, 7, self.protocol)
         self.assertEqual(IPv4Address("UDP", "0.0.0.0", 7), everywhere.getHost())  # noqa: S104  # not listened on
         self.assertEqual(
-            (-1, None, "-", False), (port.fileno(), port.getHandle(), port.logPrefix(), port.delivering_to_group)
+            (-1, None, "Notes (UDP)", False),
+            (port.fileno(), port.getHandle(), port.logPrefix(), port.delivering_to_group),
         )
         self.assertIn("not listening", repr(port))
         self.assertRaises(LocalError, port.connect, "::1", 9)
         self.assertRaises(LocalError, port.setBroadcastAllowed, True)
         self.assertRaises(LocalError, port.getBroadcastAllowed)
         self.assertIdentical(None, port.stopListening())
+        self.assertIdentical(None, port.path_mtu("::1"))
+        self.assertEqual((), port.arrival_times)
         port.doRead()
+        port.doWrite()
         port.connectionLost()
         port.write(b"x", ("::1", 9))
         self.assertEqual(1, port.stats.written_after_stop)
@@ -241,9 +250,13 @@ class LifeTests(PortTestCase):
         self.protocol.transport = None
 
     def test_lose_connection(self) -> None:
-        """The transport's own name for the stop does the same."""
+        """The transport's own name for the stop does the same, and warns as Twisted's does."""
         port = self.listen()
-        port.loseConnection()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            port.loseConnection()
+        [warned] = caught
+        self.assertEqual((DeprecationWarning, __file__), (warned.category, warned.filename))
         self.reactor.advance(0)
         self.assertEqual(-1, port.fileno())
 
@@ -316,8 +329,174 @@ class LifeTests(PortTestCase):
         class Silent(AbstractDatagramProtocol):
             noisy = False
 
-        self.assertEqual("Silent", _port._prefix_of(Silent()))
-        self.assertEqual("DatagramProtocol", _port._prefix_of(DatagramProtocol()))
+        self.assertEqual("Silent", _life.prefix_of(Silent()))
+        self.assertEqual("DatagramProtocol", _life.prefix_of(DatagramProtocol()))
+
+
+class WritableTests(PortTestCase):
+    """Datagrams that wait for room in the send buffer."""
+
+    def is_readable(self, port: Any) -> bool:
+        """Tell whether a reactor would call the port."""
+        return bool(select.select([port.fileno()], [], [], 0)[0])
+
+    def test_epoll(self) -> None:
+        """The descriptor that the reactor watches for reading is ready when the socket can take more."""
+        port = self.listen()
+        watch = port._life.watch_writable
+        for wanted in (True, True, False, False, True):
+            watch(wanted)
+            self.assertEqual(wanted, self.is_readable(port))
+        self.assertEqual((set(), {port}), (self.reactor.writers, self.reactor.readers))
+
+    def test_elsewhere(self) -> None:
+        """Without epoll the port is a writer as long as something waits, and what waits is sent."""
+        self.patch(_kernel, "LINUX", False)
+        port = self.listen(backend="scalar")
+        calls: list[str] = []
+        self.patch(port._life.backend, "send_waiting", lambda: calls.append("sent"))
+        watch = port._life.watch_writable
+        for wanted in (True, True, False, False, True):
+            watch(wanted)
+            self.assertEqual({port} if wanted else set(), self.reactor.writers)
+        port.doWrite()
+        self.assertEqual(["sent"], calls)
+
+    def test_stop(self) -> None:
+        """A stopped port is no writer, whatever waited."""
+        self.patch(_kernel, "LINUX", False)
+        port = self.listen(backend="scalar")
+        port._life.watch_writable(True)
+        port.connectionLost()
+        self.assertEqual((set(), set()), (self.reactor.writers, self.reactor.readers))
+
+    def test_end_of_the_backend(self) -> None:
+        """The backend's last chance to send, and to read the kernel's counters, comes while the socket is open."""
+        port = self.listen()
+        backend, handle = port._life.backend, port.getHandle()
+        calls: list[tuple[str, bool]] = []
+
+        class Ending:
+            """Stands before the backend and notes when it is ended."""
+
+            def __getattr__(self, name: str) -> Any:
+                calls.append((name, handle.fileno() >= 0))
+                return getattr(backend, name)
+
+        port._life.backend = Ending()
+        port.connectionLost()
+        self.assertEqual([("stop", True), ("refresh_stats", True), ("close", True)], calls)
+        self.assertEqual(-1, handle.fileno())
+
+
+class BackendTests(PortTestCase):
+    """Which backend serves."""
+
+    def test_asked_for(self) -> None:
+        """The one that is asked for serves, and the port tells which."""
+        self.assertEqual("scalar", self.listen(backend="scalar").backend)
+
+    def test_environment(self) -> None:
+        """Ports that are not told ask the environment."""
+        self.patch(os, "environ", {**os.environ, "TWISTEDUDP_BACKEND": "scalar"})
+        self.assertEqual("scalar", self.listen().backend)
+
+    def test_unknown(self) -> None:
+        """One that there is not is an error before anything is bound."""
+        bound = bind(0, "127.0.0.1")
+        error = self.assertRaises(LocalError, self.listen, bound=bound, backend="fast")
+        self.assertEqual("there is no backend 'fast'; the backends are mmsg and scalar", str(error))
+        bound.close()
+
+    def test_failing(self) -> None:
+        """If the backend cannot be made, nothing stays open."""
+        handles: list[Any] = []
+
+        def fail(_: str, port_socket: Any) -> Any:
+            handles.append(port_socket.handle)
+            raise ZeroDivisionError
+
+        self.patch(_life, "make_backend", fail)
+        self.assertRaises(ZeroDivisionError, self.listen)
+        self.assertEqual(-1, handles[0].fileno())
+        self.assertEqual(set(), self.reactor.readers)
+
+
+class OptionTests(PortTestCase):
+    """What else a port can be asked for."""
+
+    def test_names_of_twisted(self) -> None:
+        """What code written for Twisted's ports reads is there."""
+        port = self.listen("::1", max_datagram_size=1000)
+        self.assertEqual((socket.AF_INET6, 1000), (port.addressFamily, port.maxPacketSize))
+        self.assertEqual(port.getHost().port, port._realPortNumber)
+        port.connectionLost()
+        self.assertIdentical(None, port._realPortNumber)
+        self.assertEqual(socket.AF_INET, self.listen().addressFamily)
+
+    def test_reuse_port(self) -> None:
+        """A port is shared if all ask for it, and not otherwise."""
+        first = self.listen(reuse_port=True)
+        number = first.getHost().port
+        self.protocol = Notes()
+        self.assertEqual(number, self.listen(port=number, reuse_port=True).getHost().port)
+        self.protocol = Notes()
+        self.assertRaises(CannotListenError, self.listen, port=number)
+        alone = self.listen()
+        self.assertRaises(CannotListenError, self.listen, port=alone.getHost().port, reuse_port=True)
+
+    def test_never_reuse_address(self) -> None:
+        """SO_REUSEADDR is never set, nor is SO_REUSEPORT unless it is asked for."""
+        for asked in (False, True):
+            self.protocol = Notes()
+            handle = self.listen(reuse_port=asked).getHandle()
+            options = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
+            values = [bool(handle.getsockopt(socket.SOL_SOCKET, option)) for option in options]
+            self.assertEqual([False, asked], values)
+
+    def test_timestamps(self) -> None:
+        """Arrival times are told if they are asked for: one for each datagram while it is delivered, then none."""
+        for backend in ("scalar", None):
+            for timestamps in (True, False):
+                times: list[Any] = []
+                self.protocol = Notes()
+                port = self.listen(timestamps=timestamps, backend=backend)
+                self.protocol.does = lambda *_, port=port, times=times: times.append(tuple(port.arrival_times))
+                before = time.time_ns()
+                port.write(b"x", ("127.0.0.1", port.getHost().port))
+                port.doRead()
+                [told] = times
+                self.assertEqual(int(timestamps), len(told))
+                self.assertEqual([], [each for each in told if not before - CLOCK_STEP <= each <= time.time_ns()])
+                self.assertEqual((), tuple(port.arrival_times))
+
+    def test_no_timestamps(self) -> None:
+        """Where the kernel tells none there are none."""
+        self.patch(_kernel, "LINUX", False)
+        port = self.listen(timestamps=True, backend="scalar")
+        self.protocol.does = lambda *_: self.assertEqual((), tuple(port.arrival_times))
+        port.write(b"x", ("127.0.0.1", port.getHost().port))
+        port.doRead()
+        self.assertEqual((1, 0), (len(self.protocol.notes), port.stats.callback_errors))
+
+    def test_stats(self) -> None:
+        """The counters are always one object, brought up to date when it is asked for, and kept after the end."""
+        port = self.listen(receive_buffer=4096)
+        stats = port.stats
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(100):
+                client.sendto(b"x" * 100, ("127.0.0.1", port.getHost().port))
+        self.assertIdentical(stats, port.stats)
+        dropped = stats.dropped_by_kernel
+        self.assertGreater(dropped, 0)
+        port.connectionLost()
+        self.assertIdentical(stats, port.stats)
+        self.assertEqual(dropped, stats.dropped_by_kernel)
+
+    def test_reuse_port_elsewhere(self) -> None:
+        """A reactor with ports of its own cannot share them, and says so."""
+        error = self.assertRaises(CannotListenError, listen, FakeUDPReactor(), 7, self.protocol, reuse_port=True)
+        self.assertIn("cannot share", str(error))
 
 
 class SendingTests(PortTestCase):

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.error import InvalidAddressError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.fakes import OTHER, PEER, FakeSocket, drop_count, pktinfo, pktinfo6
+from tests.transport.fakes import OTHER, PEER, FakeSocket, arrived, drop_count, pktinfo, pktinfo6
 from twistedudp.transport import DatagramStats, _kernel
 from twistedudp.transport._addresses import MAX_REMEMBERED
 from twistedudp.transport._routes import MAX_LOCAL_ADDRESSES, Routes
@@ -19,11 +19,14 @@ PEER6 = ("2001:db8::7", 4242, 0, 0)
 class RoutesTestCase(SynchronousTestCase):
     """Routes of a socket that does what the test says."""
 
+    drops: int | None = 0
+
     def routes(
         self, family: socket.AddressFamily, *, wildcard: bool, to_group: bool = False, return_path: bool = True
     ) -> Routes:
         """Make the routes of a socket."""
         self.handle = FakeSocket(family)
+        self.handle.drops = self.drops
         self.stats = DatagramStats()
         handle: Any = self.handle
         return Routes(handle, self.stats, wildcard=wildcard, to_group=to_group, return_path=return_path)
@@ -133,10 +136,36 @@ class WildcardTests(RoutesTestCase):
         self.assertEqual((("::ffff:192.0.2.8", 4242, 0, 0), []), routes.to(OTHER))
 
     def test_drops(self) -> None:
-        """What the kernel dropped is counted."""
+        """What the kernel dropped is counted, where it tells it with datagrams only."""
+        self.drops = None
         routes = self.routes(socket.AF_INET, wildcard=True)
         self.receive(routes, drop_count(3), pktinfo("192.0.2.1"))
         self.assertEqual((3, self.asked("192.0.2.1")), (self.stats.dropped_by_kernel, routes.to(PEER)[1]))
+
+    def test_times(self) -> None:
+        """When a datagram arrived is told beside the address asked, on sockets of every kind."""
+        for family, wildcard, return_path, peer in (
+            (socket.AF_INET, True, True, PEER),
+            (socket.AF_INET, True, False, PEER),
+            (socket.AF_INET, False, True, PEER),
+            (socket.AF_INET6, False, True, PEER6),
+            (socket.AF_INET6, True, True, PEER6),
+        ):
+            routes = self.routes(family, wildcard=wildcard, return_path=return_path)
+            routes.take_times()
+            asked = [pktinfo6("2001:db8::1") if family == socket.AF_INET6 else pktinfo("192.0.2.1")]
+            for time in (7, 2_000_000_009):
+                self.assertEqual(peer[:2], self.receive(routes, arrived(time), *(asked if wildcard else ()), peer=peer))
+                self.assertEqual(time, routes.arrived)
+            if wildcard and return_path:
+                self.assertEqual(_kernel.parse_return_path(asked[0][2]).ancillary, routes.to(peer[:2])[1])
+
+    def test_time_alone(self) -> None:
+        """A time without the address asked is not taken for one."""
+        routes = self.routes(socket.AF_INET, wildcard=True)
+        routes.take_times()
+        self.receive(routes, arrived(7))
+        self.assertEqual((7, [b""]), (routes.arrived, list(routes._paths)))
 
     def test_untold(self) -> None:
         """Where the kernel does not tell the address asked, it may choose one."""
@@ -152,6 +181,14 @@ class WildcardTests(RoutesTestCase):
             self.receive(routes, pktinfo("192.0.2.1"), peer=("192.0.2.7", port))
         self.assertTrue(len(routes.known) <= 2 * MAX_REMEMBERED)
         self.assertEqual(count - len(routes.known), self.stats.routes_forgotten)
+
+    def test_among_others(self) -> None:
+        """The address asked is found among other messages, before and behind it, which the socket's owner asked for."""
+        stranger = (socket.IPPROTO_TCP, 2, b"stranger")
+        for before, behind in (([stranger], []), ([stranger], [stranger]), ([], [stranger]), ([drop_count(1)], [])):
+            routes = self.routes(socket.AF_INET, wildcard=True)
+            self.receive(routes, *before, pktinfo("192.0.2.1"), *behind)
+            self.assertEqual(self.asked("192.0.2.1"), routes.to(PEER)[1])
 
     def test_many_local_addresses(self) -> None:
         """Peers that ask at ever new addresses of this host cost no lasting memory."""

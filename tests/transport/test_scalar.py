@@ -10,10 +10,10 @@ from twisted.internet.error import InvalidAddressError, MessageLengthError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.fakes import OTHER, PEER, FakeSocket, NotesAll, icmp_error, os_error, pktinfo
+from tests.transport.fakes import OTHER, PEER, FakeSocket, NotesAll, arrived, icmp_error, os_error, pktinfo
 from twistedudp.transport import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, BroadcastNotAllowed, DatagramStats, _kernel
 from twistedudp.transport._routes import Routes
-from twistedudp.transport._scalar import ScalarBackend
+from twistedudp.transport._scalar import TRIES_PAST_ERRORS, ScalarBackend
 from twistedudp.transport._unreachable import ERRORS_PER_DRAIN, UnreachableReports
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class ScalarTestCase(SynchronousTestCase):
 
     family = socket.AF_INET
     wildcard = False
+    timestamps = False
 
     def setUp(self) -> None:
         """Make the backend."""
@@ -34,6 +35,7 @@ class ScalarTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.stats = DatagramStats()
         self.reports = UnreachableReports(handle, self.protocol, self.stats, self.clock)
+        self.watched: list[bool] = []
         self.backend = ScalarBackend(
             handle,
             self.protocol,
@@ -41,6 +43,8 @@ class ScalarTestCase(SynchronousTestCase):
             Routes(handle, self.stats, wildcard=self.wildcard, to_group=False),
             self.reports,
             size_limit=1000,
+            watch_writable=self.watched.append,
+            timestamps=self.timestamps,
             clock=self.clock.seconds,
         )
 
@@ -49,6 +53,15 @@ class ScalarTestCase(SynchronousTestCase):
         self.handle.arrivals += arrivals
         self.backend.read_turn()
         return self.protocol.notes
+
+    def fails(self, *numbers: int) -> None:
+        """Let the next sends fail."""
+        self.handle.outcomes = [os_error(number) for number in numbers]
+
+    def calls(self) -> int:
+        """Return how many system calls have been counted."""
+        self.backend.refresh_stats()
+        return self.stats.system_calls
 
 
 class ReadTests(ScalarTestCase):
@@ -85,9 +98,7 @@ class ReadTests(ScalarTestCase):
         """What is larger than the limit is dropped and counted; what just fits is delivered."""
         notes = self.turn((b"x" * 1001, PEER), (b"x" * 1000, PEER), (b"x" * 5000, PEER))
         self.assertEqual([(b"x" * 1000, PEER)], notes)
-        self.assertEqual(
-            (1, 1000, 2), (self.stats.datagrams_received, self.stats.bytes_received, self.stats.oversize_dropped)
-        )
+        self.assertEqual((1, 1000, 2), (self.stats.datagrams_received, self.stats.bytes_received, self.stats.truncated))
 
     def test_exception(self) -> None:
         """A protocol that fails on a datagram gets the next one; the failure is logged and counted."""
@@ -189,10 +200,6 @@ class WildcardTests(ScalarTestCase):
 class SendTests(ScalarTestCase):
     """Sends that work, and sends that do not."""
 
-    def fail(self, *numbers: int) -> None:  # type: ignore[override]  # the errors of the next sends, None at the end
-        """Let the next sends fail."""
-        self.handle.outcomes = [os_error(number) for number in numbers]
-
     def test_counted(self) -> None:
         """What the kernel takes is counted."""
         self.backend.send(b"12345", PEER)
@@ -203,22 +210,23 @@ class SendTests(ScalarTestCase):
     def test_network_faults(self) -> None:
         """What the network does is counted by errno and never raised."""
         numbers = [
-            errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH,
+            errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH,
             errno.EHOSTDOWN, errno.EPERM, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT,
         ]  # fmt: skip
         for number in numbers:
-            self.fail(number)
+            self.fails(number)
             self.backend.send(b"x", PEER)
-        self.fail(errno.EAGAIN)
+        self.fails(errno.ENOBUFS)
         self.backend.send(b"x", PEER)
-        self.assertEqual({**dict.fromkeys(numbers, 1), errno.EAGAIN: 2}, self.stats.send_errors)
+        self.assertEqual({**dict.fromkeys(numbers, 1), errno.ENOBUFS: 2}, self.stats.send_errors)
         self.assertEqual(([], 0), (self.handle.sent, self.stats.datagrams_sent))
+        self.assertEqual(([], len(numbers) + 1), (self.watched, self.calls()))
 
     def test_no_route(self) -> None:
         """A datagram without a route is told to the protocol as an ICMP error is, after the write."""
         numbers = (errno.ENETUNREACH, errno.EHOSTUNREACH)
         for number in numbers:
-            self.fail(number)
+            self.fails(number)
             self.backend.send(b"x", PEER)
         self.assertEqual([], self.protocol.notes)
         self.clock.advance(0)
@@ -228,7 +236,7 @@ class SendTests(ScalarTestCase):
     def test_pending_error_of_another(self) -> None:
         """An error that waited for another peer is taken out, and the datagram sent; the report is not told within."""
         for number in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES, errno.EMSGSIZE):
-            self.fail(number)
+            self.fails(number)
             self.handle.queue = [(b"quoted", [icmp_error(number)], OTHER)]
             self.backend.send(b"x", PEER)
             self.assertEqual([], self.protocol.notes)
@@ -239,20 +247,36 @@ class SendTests(ScalarTestCase):
 
     def test_pending_refusal_without_queue(self) -> None:
         """A refusal is always another datagram's, even where the queue does not tell whose."""
-        self.fail(errno.ECONNREFUSED)
+        self.fails(errno.ECONNREFUSED)
         self.backend.send(b"x", PEER)
         self.assertEqual(1, len(self.handle.sent))
 
+    def test_very_many_pending_errors(self) -> None:
+        """Where more errors wait than are read at once, a datagram gets past them: reading puts the next in its way."""
+        self.handle.queue = [(b"quoted", [icmp_error()], OTHER)] * (2 * ERRORS_PER_DRAIN)
+        self.fails(errno.ECONNREFUSED, errno.ECONNREFUSED)
+        self.backend.send(b"x", PEER)
+        self.assertEqual(([(b"x", [], PEER)], {}), (self.handle.sent, self.stats.send_errors))
+        self.assertEqual(ERRORS_PER_DRAIN, len(self.handle.queue))
+
+    def test_errors_in_between(self) -> None:
+        """An error that comes in between is got past as well, but not for ever."""
+        self.handle.queue = [(b"quoted", [icmp_error()], OTHER)] * (3 * ERRORS_PER_DRAIN)
+        self.fails(*[errno.ECONNREFUSED] * (TRIES_PAST_ERRORS + 1))
+        self.backend.send(b"x", PEER)
+        self.assertEqual(([], {errno.ECONNREFUSED: 1}), (self.handle.sent, self.stats.send_errors))
+        self.assertEqual(TRIES_PAST_ERRORS + 1, self.calls())
+
     def test_once_more_only(self) -> None:
         """The second failure is the datagram's own."""
-        self.fail(errno.ECONNREFUSED, errno.ENETUNREACH)
+        self.fails(errno.ECONNREFUSED, errno.ENETUNREACH)
         self.backend.send(b"x", PEER)
         self.assertEqual(([], {errno.ENETUNREACH: 1}), (self.handle.sent, self.stats.send_errors))
 
     def test_full_buffers_are_not_asked_for_errors(self) -> None:
         """Where the send itself cannot, the error queue is left alone."""
-        for number in (errno.EAGAIN, errno.ENOBUFS, errno.EPERM):
-            self.fail(number)
+        for number in (errno.ENOBUFS, errno.EPERM, errno.EAGAIN):
+            self.fails(number)
             self.backend.send(b"x", PEER)
         self.assertEqual(0, self.handle.drains)
 
@@ -261,7 +285,7 @@ class SendTests(ScalarTestCase):
         self.handle.queue = [(b"q", [icmp_error()], OTHER)] * (ERRORS_PER_DRAIN + 1)
 
         def ask_again(*_: Any) -> None:
-            self.fail(errno.ECONNREFUSED)
+            self.fails(errno.ECONNREFUSED)
             self.backend.send(b"x", OTHER)
 
         self.protocol.does = ask_again
@@ -270,23 +294,46 @@ class SendTests(ScalarTestCase):
 
     def test_too_large(self) -> None:
         """What UDP cannot carry is the caller's fault, and the error tells the sizes."""
-        self.fail(errno.EMSGSIZE)
+        self.fails(errno.EMSGSIZE)
         error = self.assertRaises(MessageLengthError, self.backend.send, b"x" * 65508, PEER)
         self.assertIn("65,508 bytes, a UDP datagram carries at most 65,507", str(error))
 
+    def test_too_large_for_its_path(self) -> None:
+        """On a socket that may not fragment, the error tells how large the path is; and nothing is left behind."""
+        calls = []
+
+        def refuse(*_: object) -> None:
+            calls.append(1)
+            self.handle.queue.append((b"", [icmp_error(errno.EMSGSIZE, origin=1, info=1400)], PEER))
+            raise os_error(errno.EMSGSIZE)
+
+        self.patch(self.handle, "sendto", refuse)
+        error = self.assertRaises(MessageLengthError, self.backend.send, b"x" * 1373, PEER)
+        self.assertIn("1,373 bytes do not fit into one packet to 192.0.2.7: the path has an MTU of 1,400", str(error))
+        self.assertIn("1,372 for the datagram", str(error))
+        self.clock.advance(0)
+        self.assertEqual(([], [], 0), (self.handle.queue, self.protocol.notes, self.stats.unreachable))
+        self.assertEqual(({}, 0, len(calls)), (self.stats.send_errors, self.stats.datagrams_sent, self.calls()))
+
+    def test_too_large_for_an_unknown_path(self) -> None:
+        """Where the kernel does not tell how large it is, the error says what it can."""
+        self.fails(errno.EMSGSIZE)
+        error = self.assertRaises(MessageLengthError, self.backend.send, b"x" * 1373, PEER)
+        self.assertTrue(str(error).endswith("1,373 bytes do not fit into one packet to 192.0.2.7."), str(error))
+
     def test_port_zero(self) -> None:
         """Port 0 is the caller's fault; a link-local address without scope as well."""
-        self.fail(errno.EINVAL)
+        self.fails(errno.EINVAL)
         error = self.assertRaises(OSError, self.backend.send, b"x", ("192.0.2.1", 0))
         self.assertEqual((errno.EINVAL, "192.0.2.1: nobody can listen on UDP port 0"), error.args)
-        self.fail(errno.EINVAL)
+        self.fails(errno.EINVAL)
         error = self.assertRaises(OSError, self.backend.send, b"x", PEER)
         self.assertEqual(errno.EINVAL, error.errno)
 
     def test_answer_to_port_zero(self) -> None:
         """Source port 0 can be forged: to answer it is loss, not the protocol's fault."""
         self.protocol.does = self.backend.send
-        self.fail(errno.EINVAL)
+        self.fails(errno.EINVAL)
         self.turn((b"x", ("192.0.2.1", 0)))
         self.assertEqual(({errno.EINVAL: 1}, 0), (self.stats.send_errors, self.stats.callback_errors))
 
@@ -298,7 +345,7 @@ class SendTests(ScalarTestCase):
 
     def test_broadcast(self) -> None:
         """A broadcast without leave is the caller's fault, and the error says what to do."""
-        self.fail(errno.EACCES)
+        self.fails(errno.EACCES)
         error = self.assertRaises(PermissionError, self.backend.send, b"x", ("127.255.255.255", 9))
         self.assertIsInstance(error, BroadcastNotAllowed)
         self.assertEqual(errno.EACCES, error.errno)
@@ -306,17 +353,17 @@ class SendTests(ScalarTestCase):
 
     def test_forbidden_route(self) -> None:
         """A route or firewall that forbids is the network's: no broadcast, or one with leave, or IPv6."""
-        self.fail(errno.EACCES)
+        self.fails(errno.EACCES)
         self.backend.send(b"x", ("127.0.0.1", 9))
         self.handle.broadcast = 1
-        self.fail(errno.EACCES)
+        self.fails(errno.EACCES)
         self.backend.send(b"x", ("127.255.255.255", 9))
         self.assertEqual({errno.EACCES: 2}, self.stats.send_errors)
 
     def test_forbidden_route_to_nowhere(self) -> None:
         """So is an address to which even a broadcast would find no way."""
         self.patch(socket, "socket", _Unconnectable)
-        self.fail(errno.EACCES)
+        self.fails(errno.EACCES)
         self.backend.send(b"x", PEER)
         self.assertEqual({errno.EACCES: 1}, self.stats.send_errors)
 
@@ -339,6 +386,181 @@ class _Unconnectable:
     def connect(self, _: object) -> None:
         """Fail."""
         raise os_error(errno.EACCES)
+
+
+class WaitingTests(ScalarTestCase):
+    """Sends that would block."""
+
+    def block(self, *datagrams: bytes, to: Any = PEER) -> None:
+        """Send while there is no room."""
+        self.fails(errno.EAGAIN)
+        for datagram in datagrams:
+            self.backend.send(datagram, to)
+
+    def sent(self) -> list[bytes]:
+        """Return what was sent."""
+        return [datagram for datagram, _, _ in self.handle.sent]
+
+    def test_waits(self) -> None:
+        """What would block waits, what is written later waits behind it, and all leave in order when there is room."""
+        self.block(b"1", b"2")
+        self.backend.send(b"3", OTHER)
+        self.assertEqual(([], [True], {}), (self.sent(), self.watched, self.stats.send_errors))
+        self.assertEqual((3, 0), (self.stats.send_waited, self.stats.datagrams_sent))
+        self.backend.send_waiting()
+        self.assertEqual([(b"1", [], PEER), (b"2", [], PEER), (b"3", [], OTHER)], self.handle.sent)
+        self.assertEqual(([True, False], 3, 3), (self.watched, self.stats.datagrams_sent, self.stats.bytes_sent))
+        self.backend.send(b"4", PEER)
+        self.assertEqual((b"4", 3), (self.sent()[-1], self.stats.send_waited))
+        self.assertEqual(1 + 4, self.calls())
+
+    def test_no_room_yet(self) -> None:
+        """If there is room for some only, the others go on waiting, in order."""
+        self.block(b"1", b"2", b"3")
+        self.handle.outcomes = [None, os_error(errno.EWOULDBLOCK)]
+        self.backend.send_waiting()
+        self.backend.send(b"4", PEER)
+        self.assertEqual(([b"1"], [True]), (self.sent(), self.watched))
+        self.backend.send_waiting()
+        self.assertEqual([b"1", b"2", b"3", b"4"], self.sent())
+
+    def test_before_what_arrives(self) -> None:
+        """A read turn sends what waits first, and then what the protocol answers."""
+        self.block(b"1")
+        self.protocol.does = self.backend.send
+        self.turn((b"2", PEER))
+        self.assertEqual([b"1", b"2"], self.sent())
+
+    def test_answers_wait_too(self) -> None:
+        """An answer to the datagram being delivered waits behind the others like any."""
+        self.block(b"1")
+        self.fails(errno.EAGAIN)
+        self.protocol.does = self.backend.send
+        self.turn((b"2", OTHER))
+        self.backend.send_waiting()
+        self.assertEqual([(b"1", [], PEER), (b"2", [], OTHER)], self.handle.sent)
+
+    def test_fails_later(self) -> None:
+        """What fails after it has waited is counted and raised to nobody, be it the network's fault or the caller's."""
+        numbers = (errno.ENOBUFS, errno.ENETUNREACH, errno.EPERM, errno.EMSGSIZE, errno.EACCES, errno.EINVAL)
+        for number in numbers:
+            self.block(b"1", b"2")
+            self.fails(*[number] * 1)
+            self.backend.send_waiting()
+        self.assertEqual(dict.fromkeys(numbers, 1), self.stats.send_errors)
+        self.assertEqual([b"2"] * len(numbers), self.sent())
+        self.clock.advance(0)
+        self.assertEqual([("unreachable", PEER, errno.ENETUNREACH, b"1")], self.protocol.notes)
+
+    def test_pending_error(self) -> None:
+        """An ICMP error about another peer costs a datagram that waits nothing."""
+        self.block(b"1")
+        self.handle.queue = [(b"quoted", [icmp_error()], OTHER)]
+        self.fails(errno.ECONNREFUSED)
+        self.backend.send_waiting()
+        self.assertEqual(([b"1"], {}), (self.sent(), self.stats.send_errors))
+
+    def test_pending_error_first(self) -> None:
+        """What would block on the second try waits as well."""
+        self.handle.queue = [(b"quoted", [icmp_error()], OTHER)]
+        self.fails(errno.ECONNREFUSED, errno.EAGAIN)
+        self.backend.send(b"1", PEER)
+        self.assertEqual(([], 1, {}), (self.sent(), self.stats.send_waited, self.stats.send_errors))
+
+    def test_faults_of_the_caller(self) -> None:
+        """What the caller does wrong is raised at the write, though others wait."""
+        self.block(b"1")
+        self.assertRaises(InvalidAddressError, self.backend.send, b"2", ("localhost", 9))
+        self.assertRaises(InvalidAddressError, self.backend.send, b"2", None)
+        self.assertRaises(MessageLengthError, self.backend.send, bytes(65508), PEER)
+        self.assertRaises(OverflowError, self.backend.send, b"2", ("192.0.2.7", 65536))
+        self.assertEqual(1, self.stats.send_waited)
+
+    def test_impossible_interface(self) -> None:
+        """An interface number that the kernel has no room for ends no turn."""
+        self.block(b"1")
+        self.handle.outcomes = [OverflowError("too large")]
+        self.turn()
+        self.assertEqual(({errno.EINVAL: 1}, [True, False]), (self.stats.send_errors, self.watched))
+
+    def test_close(self) -> None:
+        """At the end what waits is tried once, and what the kernel does not take is counted."""
+        self.block(b"1", b"2", b"3")
+        self.handle.outcomes = [None, os_error(errno.EAGAIN)]
+        self.backend.close()
+        self.assertEqual(([b"1"], 2), (self.sent(), self.stats.send_queue_dropped))
+        self.assertEqual(({errno.EAGAIN: 2}, [True, False]), (self.stats.send_errors, self.watched))
+
+    def test_connected(self) -> None:
+        """With one peer it is no different, and it stays the only one when nothing waits any more."""
+        self.backend.connect(PEER)
+        self.block(b"1", b"2", to=None)
+        self.assertRaises(MessageLengthError, self.backend.send, bytes(65508), None)
+        self.backend.send_waiting()
+        self.assertEqual([(b"1", [], None), (b"2", [], None)], self.handle.sent)
+        self.assertRaises(InvalidAddressError, self.backend.send, b"3", OTHER)
+
+    def test_unwatched(self) -> None:
+        """A backend that nobody watches for takes what waits along with its next turn."""
+        handle: Any = self.handle
+        routes = Routes(handle, self.stats, wildcard=False, to_group=False)
+        self.backend = ScalarBackend(handle, self.protocol, self.stats, routes, self.reports, size_limit=1000)
+        self.block(b"1")
+        self.turn()
+        self.assertEqual([b"1"], self.sent())
+
+
+class CounterTests(ScalarTestCase):
+    """What is counted for all datagrams of a turn."""
+
+    def test_system_calls(self) -> None:
+        """Each call is counted, be it successful or not, and each datagram is a batch."""
+        self.protocol.does = self.backend.send
+        self.turn((b"1", PEER), os_error(errno.EHOSTUNREACH), (b"x" * 1001, PEER), (b"2", PEER))
+        self.assertEqual(5 + 2, self.calls())
+        self.assertEqual(2, self.stats.batches)
+        self.assertEqual(5 + 2, self.calls())
+        self.turn(*[(b"", PEER)] * DATAGRAMS_PER_TURN)
+        self.assertEqual(7 + 2 * DATAGRAMS_PER_TURN, self.calls())
+
+    def test_kernel_drops(self) -> None:
+        """What the kernel dropped is asked for when the counters are read, when a turn is cut short, and at the end."""
+        self.patch(_kernel, "LINUX", True)
+        self.setUp()
+        self.handle.drops = 3
+        self.turn((b"", PEER))
+        self.assertEqual(0, self.stats.dropped_by_kernel)
+        self.backend.refresh_stats()
+        self.assertEqual(3, self.stats.dropped_by_kernel)
+        self.handle.drops = 4
+        self.turn(*[(b"", PEER)] * DATAGRAMS_PER_TURN)
+        self.assertEqual((4, 1), (self.stats.dropped_by_kernel, self.stats.turns_cut_short))
+        self.handle.drops = 5
+        self.backend.close()
+        self.assertEqual(5, self.stats.dropped_by_kernel)
+
+
+class TimestampTests(ScalarTestCase):
+    """When each datagram arrived."""
+
+    timestamps = True
+
+    def test_told(self) -> None:
+        """It is told while a datagram is being delivered, and at no other time."""
+        told: list[Any] = []
+        self.protocol.does = lambda *_: told.append(self.backend.arrival_times)
+        self.turn((b"1", [arrived(5)], PEER), (b"2", [arrived(1_700_000_000_000_000_006)], PEER))
+        self.assertEqual([(5,), (1_700_000_000_000_000_006,)], told)
+        self.assertEqual((), self.backend.arrival_times)
+
+    def test_not_asked_for(self) -> None:
+        """A port that did not ask for it is told nothing."""
+        self.timestamps = False
+        self.setUp()
+        told: list[Any] = []
+        self.protocol.does = lambda *_: told.append(self.backend.arrival_times)
+        self.turn((b"1", PEER))
+        self.assertEqual([()], told)
 
 
 class ConnectedTests(ScalarTestCase):
@@ -406,6 +628,13 @@ class IPv6Tests(ScalarTestCase):
         self.handle.outcomes = [os_error(errno.EMSGSIZE)]
         error = self.assertRaises(MessageLengthError, self.backend.send, b"x" * 65528, ("2001:db8::7", 9))
         self.assertIn("at most 65,527", str(error))
+
+    def test_too_large_for_its_path(self) -> None:
+        """IPv6's header is larger."""
+        self.handle.outcomes = [os_error(errno.EMSGSIZE)] * 2
+        self.handle.queue = [(b"", [icmp_error(errno.EMSGSIZE, origin=1, info=1400)], self.peer)]
+        error = self.assertRaises(MessageLengthError, self.backend.send, b"x" * 1353, ("2001:db8::7", 9))
+        self.assertIn("1,352 for the datagram", str(error))
 
     def test_forbidden_route(self) -> None:
         """There are no broadcasts in IPv6: EACCES is the network's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -10,7 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.fakes import OTHER, PEER, FakeSocket, Notes, NotesAll, icmp_error
 from twistedudp.transport import DatagramStats, _kernel
-from twistedudp.transport._unreachable import ERRORS_PER_DRAIN, MAX_WAITING_REPORTS, UnreachableReports
+from twistedudp.transport._unreachable import (
+    ERRORS_PER_DRAIN,
+    MAX_PATHS,
+    MAX_WAITING_REPORTS,
+    PATH_MTU_LASTS,
+    UnreachableReports,
+)
 
 
 class ReportsTests(SynchronousTestCase):
@@ -133,6 +140,60 @@ class ReportsTests(SynchronousTestCase):
         self.assertEqual(2, self.reports.drain())
         self.assertEqual((1, 0), (self.stats.path_mtu_reports, self.stats.unreachable))
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_path_mtu(self) -> None:
+        """A router's word about the path is kept for its host, whatever the port, under any spelling."""
+        self.assertIdentical(None, self.reports.path_mtu(PEER[0]))
+        self.learn(1400)
+        self.assertEqual((1400, None), (self.reports.path_mtu(PEER[0]), self.reports.path_mtu(OTHER[0])))
+        self.assertEqual(1400, self.reports.path_mtu(f"::ffff:{PEER[0]}"))
+        self.assertIdentical(None, self.reports.path_mtu("<broadcast>"))
+
+    def test_path_mtu_ipv6(self) -> None:
+        """ICMPv6's "packet too big" says the same."""
+        data = icmp_error(errno.EMSGSIZE, origin=3, icmp=(2, 0), info=1300)[2]
+        self.handle.queue = [(b"q", [(socket.IPPROTO_IPV6, _kernel.IPV6_RECVERR, data)], ("2001:db8::7", 9, 0, 0))]
+        self.reports.drain()
+        self.assertEqual(1300, self.reports.path_mtu("2001:db8:0::7"))
+
+    def test_forged_path_mtu(self) -> None:
+        """No path is believed to be narrower than the kernel believes, nor to have become wider."""
+        self.learn(68)
+        self.assertEqual(552, self.reports.path_mtu(PEER[0]))
+        self.learn(9000)
+        self.assertEqual(552, self.reports.path_mtu(PEER[0]))
+        self.learn(0, peer=("2001:db8::7", 9, 0, 0))
+        self.assertEqual(1280, self.reports.path_mtu("2001:db8::7"))
+
+    def test_own_path_mtu(self) -> None:
+        """The own kernel knows better than any router: narrower and wider."""
+        self.learn(1000)
+        for mtu in (1500, 296):
+            self.learn(mtu, origin=_kernel.ORIGIN_LOCAL)
+            self.assertEqual(mtu, self.reports.path_mtu(PEER[0]))
+        self.learn(0, origin=_kernel.ORIGIN_LOCAL)
+        self.assertEqual((296, 1), (self.reports.path_mtu(PEER[0]), self.stats.path_mtu_reports))
+
+    def test_old_path_mtu(self) -> None:
+        """Routes change: what was learned is forgotten, and a wider path may be learned then."""
+        self.learn(600)
+        self.clock.advance(PATH_MTU_LASTS)
+        self.assertEqual(600, self.reports.path_mtu(PEER[0]))
+        self.clock.advance(1)
+        self.assertIdentical(None, self.reports.path_mtu(PEER[0]))
+        self.learn(1400)
+        self.assertEqual(1400, self.reports.path_mtu(PEER[0]))
+
+    def test_bound_of_paths(self) -> None:
+        """However many hosts claim a narrow path, a bounded number is remembered."""
+        for number in range(3 * MAX_PATHS):
+            self.learn(1400, peer=(f"192.0.{number // 256}.{number % 256}", 9))
+        self.assertLessEqual(len(self.reports._paths), 2 * MAX_PATHS)
+
+    def learn(self, mtu: int, *, origin: int = 2, peer: Any = PEER) -> None:
+        """Read a report about a path."""
+        self.handle.queue = [(b"q", [icmp_error(errno.EMSGSIZE, origin=origin, icmp=(3, 4), info=mtu)], peer)]
+        self.reports.drain()
 
     def test_entry_that_tells_nothing(self) -> None:
         """An entry without an error is read and forgotten."""

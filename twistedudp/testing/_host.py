@@ -120,12 +120,13 @@ class Host:
     def port_for(self, destination: Address, peer: Address) -> SimulatedPort | None:
         """Return the port that takes what ``peer`` sends to ``destination``, if there is one.
 
-        A broadcast goes to ports bound to a wildcard; a multicast to none, since nobody can join a group yet.
+        A broadcast goes to ports bound to a wildcard, a multicast to those of them that have joined the group.
         """
         address, number = destination
-        if address != BROADCAST and is_group(address):
-            return None
+        joined = address != BROADCAST and is_group(address)
         for port in self._bound.get(number, ()):
+            if joined and not port.hears(address, peer[0]):
+                continue
             if _covers(port.bound_address, address) and port.takes_from(peer):
                 return port
         return None

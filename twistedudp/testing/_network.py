@@ -287,12 +287,13 @@ class SimulatedNetwork:
         """Return the addresses of a host name, none if it is unknown."""
         return self.names.get(name.lower().rstrip("."), ())
 
-    def send(self, host: Host, datagram: Datagram) -> None:
-        """Put a datagram on its way from a host; its addresses are in canonical spelling."""
+    def send(self, host: Host, datagram: Datagram, *, here: bool = True, elsewhere: bool = True) -> None:
+        """Put a datagram on its way from a host; to a group, to this host and to others only if it is said."""
         address = datagram.destination[0]
         if is_group(address):
             for receiver in self._hosts:
-                self._depart(datagram, host, receiver)
+                if here if receiver is host else elsewhere:
+                    self._depart(datagram, host, receiver)
             return
         owner = host if host.owns(address) else self._host_of.get(address)
         if owner is None:

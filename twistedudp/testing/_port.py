@@ -9,10 +9,8 @@ close nothing. Where the real port would make a system call, this one asks its :
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet import abstract
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import InvalidAddressError, MessageLengthError
@@ -20,13 +18,16 @@ from twisted.logger import Logger
 from twisted.python import log
 from zope.interface import implementer
 
+from ..address import max_payload
 from ..errors import LocalError
 from ..impairment._link import Datagram
 from ..interfaces import IDatagramPort
 from ..transport._addresses import TwoGenerations, family_of
 from ..transport._errors import BroadcastNotAllowed, cannot_listen, invalid_address
+from ..transport._life import prefix_of
 from ..transport._stats import DatagramStats
-from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6
+from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6, is_loopback
+from ._multicast import Reach, SimulatedMulticast, os_error
 from ._trace import Fate
 
 if TYPE_CHECKING:
@@ -38,12 +39,7 @@ if TYPE_CHECKING:
     from ..interfaces import Unreachable
     from ._reactor import SimulatedReactor
 
-__all__ = ["MAX_PAYLOAD_IPV4", "MAX_PAYLOAD_IPV6", "SimulatedPort"]
-
-MAX_PAYLOAD_IPV4: Final = 65535 - 20 - 8
-"""Bytes: what an IPv4 packet's 16-bit length leaves beside the headers (RFC 791, RFC 768)."""
-MAX_PAYLOAD_IPV6: Final = 65535 - 8
-"""Bytes: IPv6 does not count its own header (RFC 8200 section 3)."""
+__all__ = ["SimulatedPort"]
 
 _TO_MYSELF: Final = {ANY_IPV4: "127.0.0.1", ANY_IPV6: "::1"}
 """Sending to "any address" reaches this host itself, as Linux has it."""
@@ -52,7 +48,7 @@ _log = Logger()
 
 
 @implementer(IDatagramPort)
-class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in one
+class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a receive buffer in one
     """A bound port; made by :meth:`SimulatedReactor.listenUDP`.
 
     Args:
@@ -65,6 +61,8 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
     Attributes:
         bound_address: The address bound to, or a wildcard; ``""`` while not listening.
         stats: The port's counters, as those of the real port.
+        backend: ``"simulated"``.
+        timestamps: Whether :attr:`arrival_times` are told; ``listen(timestamps=True)`` sets it.
 
     Raises:
         twisted.internet.error.InvalidAddressError: The interface is not a numeric address.
@@ -80,10 +78,13 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
     ) -> None:
         if interface and family_of(interface) is None:
             raise invalid_address(interface, "not an IPv4 or IPv6 address.")
+        super().__init__()
         self.protocol = protocol
         self.max_datagram_size = max_datagram_size
         self.bound_address = ""
         self.stats = DatagramStats()
+        self.backend = "simulated"
+        self.timestamps = False
         self._reactor = reactor
         self._asked_for = (interface, port)
         self._host: Address = (interface or ANY_IPV4, port)
@@ -93,6 +94,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         self._stopping: list[Deferred[None]] | None = None
         self._asked: TwoGenerations[Address, str] = TwoGenerations()
         self._arrived: list[tuple[bytes, Address, Callable[[Fate], None]]] = []
+        self._in_delivery = 0
 
     def __repr__(self) -> str:
         where = f"on {self._host[1]}" if self.bound_address else "not listening"
@@ -120,7 +122,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         self.bound_address = address
         self._host = address, number
         if getattr(self.protocol, "noisy", True):
-            log.msg(f"{_log_prefix(self.protocol)} starting on {number}")
+            log.msg(f"{prefix_of(self.protocol)} starting on {number}")
         try:
             self.protocol.makeConnection(self)
         except BaseException:
@@ -169,7 +171,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
             self.stats.written_after_stop += 1
             return
         destination = self._destination(addr)
-        if len(packet) > (MAX_PAYLOAD_IPV6 if is_ipv6(destination[0]) else MAX_PAYLOAD_IPV4):
+        if len(packet) > max_payload(destination[0]):
             raise MessageLengthError(f"message too long: {len(packet):,} bytes")
         if destination[0] == BROADCAST and not self._broadcast_allowed:
             raise BroadcastNotAllowed(BROADCAST)
@@ -208,7 +210,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         peer = (self._checked_host(host), _checked_number(port))
         source = self._reactor.host.source_for(peer[0], self.bound_address)
         if source is None:
-            raise _os_error(errno.ENETUNREACH)
+            raise os_error(errno.ENETUNREACH)
         self._peer = peer
         # As in Linux: connecting a wildcard bind settles which of the host's addresses it has.
         self.bound_address = source
@@ -226,8 +228,17 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
 
     @property
     def delivering_to_group(self) -> bool:
-        """True while a datagram is being delivered that was sent to a broadcast address."""
+        """True while a datagram is being delivered that was sent to a broadcast or multicast address."""
         return self._delivering is not None and is_group(self._delivering.destination[0])
+
+    @property
+    def arrival_times(self) -> Sequence[int]:
+        """When the datagrams being delivered arrived, in nanoseconds of virtual time; see the real port."""
+        return (round(self._reactor.seconds() * 1e9),) * self._in_delivery if self.timestamps else ()
+
+    def path_mtu(self, host: str) -> int | None:  # noqa: ARG002  # IDatagramPort has it
+        """Return None: ICMP errors of the simulated network do not say how much would have passed."""
+        return None
 
     # -- what the host and the network call
 
@@ -267,7 +278,9 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         self.stats.datagrams_received += 1
         self.stats.bytes_received += len(datagram.payload)
         self._delivering = datagram
+        self._in_delivery = 1
         self._call(self.protocol.datagramReceived, datagram.payload, datagram.source)
+        self._in_delivery = 0
         self._delivering = None
 
     def _deliver_arrived(self) -> None:
@@ -281,7 +294,10 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
             self.stats.datagrams_received += len(arrived)
             self.stats.bytes_received += sum(len(payload) for payload, _, _ in arrived)
             batch = [(payload, peer) for payload, peer, _ in arrived]
+            self.stats.batches += 1
+            self._in_delivery = len(batch)
             self._call(self.protocol.datagrams_received, batch)  # type: ignore[attr-defined]  # it takes batches
+            self._in_delivery = 0
 
     def vanish(self) -> None:
         """Be gone at once, as in a crash: the protocol is not told, and Deferreds of stopListening() never fire."""
@@ -290,7 +306,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
 
     def dropped_too_large(self) -> None:
         """Count a datagram that is larger than the port accepts."""
-        self.stats.oversize_dropped += 1
+        self.stats.truncated += 1
 
     def unreachable(self, peer: Address, reason: Unreachable, quoted: bytes) -> None:
         """Tell the protocol of an ICMP error."""
@@ -310,8 +326,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
             return
         if getattr(self.protocol, "noisy", True):
             log.msg(f"(UDP Port {self._host[1]} Closed)")
-        try:
-            # Before the port is free, as the real port does: a last datagram may be sent.
+        try:  # before the port is free, as the real port does: a last datagram may be sent
             self.protocol.doStop()  # type: ignore[no-untyped-call]  # Twisted has not annotated it
         finally:
             self._release()
@@ -351,8 +366,9 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
         return _TO_MYSELF.get(host, host)
 
     def _send(self, destination: Address, payload: bytes) -> None:
-        host = self._reactor.host
-        source = self._asked.get(destination) or host.source_for(destination[0], self.bound_address)
+        host, to_group = self._reactor.host, is_group(destination[0])
+        reach = self.reach(destination[0]) if to_group else Reach("", here=True, elsewhere=True)
+        source: str | None = self._asked.get(destination) or self._source_for(destination[0], reach.source)
         datagram = Datagram((source or self.bound_address, self._host[1]), destination, payload)
         if source is None or destination[1] == 0:
             self.stats.count_send_error(errno.EINVAL if source else errno.ENETUNREACH)
@@ -360,7 +376,13 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
             return
         self.stats.datagrams_sent += 1
         self.stats.bytes_sent += len(payload)
-        self._reactor.network.send(host, datagram)
+        self._reactor.network.send(host, datagram, here=reach.here, elsewhere=reach.elsewhere)
+
+    def _source_for(self, destination: str, chosen: str) -> str | None:
+        """Return the address that a datagram leaves from: the chosen one if the port is bound to none."""
+        if chosen and (self.bound_address in (ANY_IPV4, ANY_IPV6) or is_loopback(chosen)):
+            return chosen
+        return self._reactor.host.source_for(destination, self.bound_address)
 
     def _call(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
@@ -372,15 +394,7 @@ class SimulatedPort:  # budget: it is a port, a socket and a receive buffer in o
 
 def _checked_number(port: int) -> int:
     if port == 0:
-        raise _os_error(errno.EINVAL)
+        raise os_error(errno.EINVAL)
     if not 0 < port <= 65535:
         raise OverflowError("port must be 0-65535.")
     return port
-
-
-def _os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
-
-
-def _log_prefix(protocol: DatagramProtocol) -> str:
-    return abstract._LogOwner()._getLogPrefix(protocol)

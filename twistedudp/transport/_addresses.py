@@ -68,6 +68,9 @@ class TwoGenerations(Generic[_K, _V]):
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.young or key in self._old
+
     def get(self, key: _K) -> _V | None:
         """Return what is known, None where nothing is."""
         value = self.young.get(key)

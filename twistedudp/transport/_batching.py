@@ -18,9 +18,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.logger import Logger
-
 from . import _kernel
+from ._addresses import TwoGenerations
+from ._capabilities import lacking
 from ._scalar import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, ScalarBackend
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ MAX_WHOLE_ONLY: Final = 16
 """Peers to which the kernel did not cut a buffer (EINVAL: before Linux 6.14 also where a path's MTU is very small)
 before it counts as not able to."""
 
+_TOO_NARROW: Final = frozenset({errno.EINVAL, errno.EMSGSIZE})
+"""Errors by which kernels say that a path's MTU is less than the size of a segment: the latter since Linux 6.14."""
+
 _BUFFER_SIZE: Final = 65536
 """Bytes: what one read may bring, where several datagrams come in one buffer."""
 
 _NEVER_AGAIN: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 """Errors by which kernels and devices say that they do not know UDP_SEGMENT: EIO where checksums are not offloaded."""
-
-_log = Logger(namespace="twistedudp.transport")
 
 
 class BatchingBackend(ScalarBackend):
@@ -63,12 +64,21 @@ class BatchingBackend(ScalarBackend):
         super().__init__(*args, **options)
         self._batch_size = FIRST_BATCH
         self._delivering: Sequence[tuple[bytes, Address]] = ()
+        self._arrived: tuple[int, ...] = ()
         self._segments = _kernel.LINUX
-        self._whole_only: set[Address] = set()
+        self._whole_only: TwoGenerations[Address, bool] = TwoGenerations()
+        self._not_cut = 0
         self._routes.take_segments()
 
+    @property
+    def arrival_times(self) -> Sequence[int]:
+        """When the datagrams being delivered arrived, in nanoseconds since the epoch; empty if not asked for."""
+        return self._arrived
+
     def read_turn(self) -> None:
-        """Deliver what has arrived, within the bounds of a turn."""
+        """Send what waited for room, then deliver what has arrived, within the bounds of a turn."""
+        if self._waiting:
+            self.send_waiting()
         self._stats.turns += 1
         self._reports.in_turn = True
         clock = self._clock
@@ -76,9 +86,9 @@ class BatchingBackend(ScalarBackend):
         ends = started + SECONDS_PER_TURN
         left = DATAGRAMS_PER_TURN
         while self._delivers:
-            batch, read, more = self._read_batch(min(self._batch_size, left))
+            batch, times, read, more = self._read_batch(min(self._batch_size, left))
             if batch:
-                self._deliver(batch)
+                self._deliver(batch, times)
             elif not read and left == DATAGRAMS_PER_TURN:  # woken, but not by a datagram: it was an error
                 self._reports.drain()
             now = clock()
@@ -90,13 +100,13 @@ class BatchingBackend(ScalarBackend):
             if not more:
                 break
             if left <= 0 or now >= ends:
-                self._stats.turns_cut_short += 1
+                self._cut_short()
                 break
         self._reports.settle()
 
     def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
         """Send several datagrams at once, in order; see the base class."""
-        if not self._segments or not self._delivering or len(datagrams) == 1 or self._connected is not None:
+        if not self._segments or not self._delivering or len(datagrams) == 1:
             return super().send_batch(datagrams)
         refused: list[Refused] = []
         start = 0
@@ -108,28 +118,33 @@ class BatchingBackend(ScalarBackend):
                 refused += super().send_batch(run)
         return refused
 
-    def _read_batch(self, wanted: int) -> tuple[list[tuple[bytes, Address]], int, bool]:
+    def _read_batch(self, wanted: int) -> tuple[list[tuple[bytes, Address]], list[int], int, bool]:
         """Read some datagrams.
 
         Returns:
-            Those to be delivered; how many were read, for also those that are dropped take time; and whether more may
-            be waiting.
+            Those to be delivered; when they arrived, if that is asked for; how many were read, for also those that are
+            dropped take time; and whether more may be waiting.
         """
         routes, receive, limit = self._routes, self._routes.receive, self._size_limit
         batch: list[tuple[bytes, Address]] = []
+        times: list[int] = []
         read = 0
+        more = True
         while read < wanted and self._delivers:
             read += 1
+            self._stats.system_calls += 1
             try:
                 received = receive(_BUFFER_SIZE)
             except BlockingIOError:
-                return batch, read - 1, False
+                read -= 1
+                more = False
+                break
             except OSError as error:
                 self._receive_failed(error)
                 continue
             if routes.moved is not None and batch:
-                self._deliver(batch)
-                batch = []
+                self._deliver(batch, times)
+                batch, times = [], []
                 if not self._may_deliver():
                     break
             routes.settle()
@@ -137,15 +152,17 @@ class BatchingBackend(ScalarBackend):
                 datagrams = self._take_apart(*received)
                 read += max(0, len(datagrams) - 1)
             elif len(received[0]) > limit:
-                self._stats.oversize_dropped += 1
+                self._stats.truncated += 1
                 continue
             else:
                 datagrams = [received]
             if routes.to_group:
-                self._deliver_to_group(batch, datagrams)
-                return [], read, True  # each may have taken long
+                self._deliver_to_group(batch, times, datagrams)
+                return [], [], read, True  # each may have taken long
             batch += datagrams
-        return batch, read, True
+            if self._timestamps:
+                times += [routes.arrived] * len(datagrams)
+        return batch, times, read, more
 
     def _is_answer(self, addr: Address | None) -> bool:
         """Tell whether a peer is one of those whose datagrams are being delivered."""
@@ -164,31 +181,40 @@ class BatchingBackend(ScalarBackend):
         self._stats.received_together += count
         if size > self._size_limit:  # all have this size but the last, which may be shorter
             datagrams = [datagram for datagram in datagrams[-1:] if len(datagram[0]) <= self._size_limit]
-            self._stats.oversize_dropped += count - len(datagrams)
+            self._stats.truncated += count - len(datagrams)
         return datagrams
 
-    def _deliver(self, batch: list[tuple[bytes, Address]]) -> None:
+    def _deliver(self, batch: list[tuple[bytes, Address]], times: list[int]) -> None:
         stats = self._stats
+        stats.batches += 1
         stats.datagrams_received += len(batch)
         stats.bytes_received += sum([len(datagram) for datagram, _ in batch])
         self._delivering = batch
+        self._arrived = tuple(times)
         try:
             self._protocol.datagrams_received(batch)
         except BaseException:  # noqa: BLE001  # the reactor would catch it too, and drop the port for it
             self._callback_failed()
         finally:
             self._delivering = ()
+            self._arrived = ()
 
-    def _deliver_to_group(self, batch: list[tuple[bytes, Address]], datagrams: list[tuple[bytes, Address]]) -> None:
+    def _deliver_to_group(
+        self, batch: list[tuple[bytes, Address]], times: list[int], datagrams: list[tuple[bytes, Address]]
+    ) -> None:
         """Deliver datagrams to a group one by one, after those that came before them."""
+        arrived = self._routes.arrived
         if batch:
-            self._deliver(batch)
+            self._deliver(batch, times)
         for datagram, peer in datagrams:
             if not self._may_deliver():
                 return
+            self._arrived = (arrived,) if self._timestamps else ()
             self._deliver_alone(datagram, peer)
+            self._arrived = ()
 
     def _deliver_alone(self, datagram: bytes, peer: Address) -> None:
+        self._stats.batches += 1
         self._stats.datagrams_received += 1
         self._stats.bytes_received += len(datagram)
         self._set_peer(peer)
@@ -201,25 +227,31 @@ class BatchingBackend(ScalarBackend):
 
     def _send_run(self, datagrams: list[bytes], addr: Address) -> bool:
         """Send datagrams of equal size to one peer by one system call; tell whether that went well."""
-        if addr in self._whole_only or not any(peer == addr for _, peer in self._delivering):
+        if self._detour or addr in self._whole_only or not any(peer == addr for _, peer in self._delivering):
             return False
         sockaddr, back = self._routes.known.get(addr) or self._way_to(addr)
         buffer = b"".join(datagrams)
+        stats = self._stats
+        stats.system_calls += 1
         try:
             self._handle.sendmsg((buffer,), [*back, _kernel.segment_option(len(datagrams[0]))], 0, sockaddr)
         except OSError as error:
             # Sending them one by one tells whose fault it was, if it was not UDP_SEGMENT's.
-            if error.errno == errno.EINVAL and len(self._whole_only) < MAX_WHOLE_ONLY:
-                self._whole_only.add(addr)
-            elif error.errno in _NEVER_AGAIN:
-                self._segments = False
-                _log.info("UDP_SEGMENT does not work here ({reason}): slower, but no loss", reason=error.strerror)
+            self._not_together(error, addr)
             return False
-        stats = self._stats
         stats.datagrams_sent += len(datagrams)
         stats.sent_together += len(datagrams)
         stats.bytes_sent += len(buffer)
         return True
+
+    def _not_together(self, error: OSError, addr: Address) -> None:
+        """Try it no more with this peer, or with none, where the kernel did not cut a buffer."""
+        self._not_cut += error.errno == errno.EINVAL
+        if error.errno in _TOO_NARROW and self._not_cut <= MAX_WHOLE_ONLY:
+            self._whole_only.put(addr, True)  # present or absent is all that matters
+        elif error.errno in _NEVER_AGAIN:
+            self._segments = False
+            lacking("UDP_SEGMENT", error)
 
 
 def _run_end(datagrams: Sequence[tuple[bytes, Address]], start: int) -> int:

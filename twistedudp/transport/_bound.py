@@ -21,7 +21,12 @@ from . import _kernel
 from ._addresses import ANY_HOSTS, is_broadcast, peer_of, sockaddr_of
 from ._errors import cannot_listen, invalid_address
 
-__all__ = ["DEFAULT_RECEIVE_BUFFER", "BoundSocket", "bind", "granted_receive_buffer"]
+__all__ = ["DEFAULT_RECEIVE_BUFFER", "BoundSocket", "ask_timestamps", "bind", "granted_receive_buffer"]
+
+IP_MULTICAST_ALL: Final = 49
+"""``linux/in.h``"""
+IPV6_MULTICAST_ALL: Final = 29
+"""``linux/in6.h``, since Linux 4.20."""
 
 DEFAULT_RECEIVE_BUFFER: Final = 4 * 1024 * 1024
 """Bytes asked for where the caller names none. The kernel's usual 212,992 hold 256 small datagrams, 5 ms of a busy
@@ -77,7 +82,7 @@ class BoundSocket:
             handle.close()
 
 
-def bind(port: int, interface: str = "", *, receive_buffer: int | None = None) -> BoundSocket:
+def bind(port: int, interface: str = "", *, receive_buffer: int | None = None, reuse_port: bool = False) -> BoundSocket:
     """Bind a UDP port without listening on it.
 
     Args:
@@ -85,6 +90,8 @@ def bind(port: int, interface: str = "", *, receive_buffer: int | None = None) -
         interface: A numeric address of this host. ``""`` and ``"0.0.0.0"`` mean all of IPv4, ``"::"`` all of IPv6 and
             IPv4.
         receive_buffer: The receive buffer to ask for, in bytes; None asks for 4 MiB and is content with less.
+        reuse_port: Let other sockets have the same port, all of one user's and all asking for it (SO_REUSEPORT): the
+            kernel gives each peer to one of them, and a group's datagrams to all.
 
     Raises:
         twisted.internet.error.CannotListenError: The port is taken, needs more rights, or the address is not this
@@ -102,6 +109,8 @@ def bind(port: int, interface: str = "", *, receive_buffer: int | None = None) -
     try:
         handle.setblocking(False)
         _set_options(handle, wildcard=interface in ANY_HOSTS)
+        if reuse_port:
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         handle.bind(sockaddr_of((interface, port), family=family, dual_stack=False) if interface else ("", port))
         return BoundSocket(handle, interface, receive_buffer)
     except (OSError, OverflowError) as error:  # OverflowError: the port is no 16-bit number
@@ -119,23 +128,35 @@ def _set_options(handle: socket.socket, *, wildcard: bool) -> None:
         handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not wildcard))
     if not _kernel.LINUX:
         return
-    options = [(socket.IPPROTO_IP, _kernel.IP_RECVERR)]
+    options = [(socket.IPPROTO_IP, _kernel.IP_RECVERR), (socket.SOL_SOCKET, _kernel.SO_RXQ_OVFL)]
     if ipv6:
         options.append((socket.IPPROTO_IPV6, _kernel.IPV6_RECVERR))
     if wildcard:
-        options += [(socket.IPPROTO_IP, _kernel.IP_PKTINFO), (socket.SOL_SOCKET, _kernel.SO_RXQ_OVFL)]
+        options.append((socket.IPPROTO_IP, _kernel.IP_PKTINFO))
         if ipv6:
             options.append((socket.IPPROTO_IPV6, _kernel.IPV6_RECVPKTINFO))
     for level, option in options:
-        _switch_on(handle, level, option)
+        _set(handle, level, option, 1)
+    # Else the kernel delivers what is sent to any group that anybody on this host has joined.
+    _set(handle, socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
+    if ipv6:
+        _set(handle, socket.IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0)
 
 
-def _switch_on(handle: socket.socket, level: int, option: int) -> None:
+def ask_timestamps(handle: socket.socket) -> bool:
+    """Have the kernel tell when each datagram arrived; return whether it will."""
+    return _kernel.LINUX and _set(handle, socket.SOL_SOCKET, _kernel.SO_TIMESTAMPNS, 1)
+
+
+def _set(handle: socket.socket, level: int, option: int, value: int) -> bool:
+    """Set an option and return True, False if the kernel does not know it."""
     try:
-        handle.setsockopt(level, option, 1)
+        handle.setsockopt(level, option, value)
     except OSError as error:
         if error.errno not in {errno.ENOPROTOOPT, errno.EOPNOTSUPP}:
             raise
+        return False
+    return True
 
 
 def granted_receive_buffer(handle: socket.socket) -> int:

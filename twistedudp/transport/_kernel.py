@@ -8,6 +8,7 @@ and the error that the network made of one (``sock_extended_err``). Everything h
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -26,21 +27,25 @@ __all__ = [
     "IP_PKTINFO",
     "IP_RECVERR",
     "LINUX",
+    "MEMINFO_SIZE",
     "MSG_ERRQUEUE",
     "ORIGIN_LOCAL",
+    "SO_MEMINFO",
     "SO_RCVBUFFORCE",
     "SO_RXQ_OVFL",
+    "SO_TIMESTAMPNS",
     "UDP_GRO",
     "UDP_SEGMENT",
     "Ancillary",
     "QueuedError",
     "ReturnPath",
-    "address_asked",
-    "dropped_by_kernel",
+    "parse_arrival_time",
+    "parse_counter",
+    "parse_drops",
     "parse_extended_error",
     "parse_return_path",
+    "parse_segment_size",
     "segment_option",
-    "segment_size",
 ]
 
 LINUX: Final[bool] = sys.platform.startswith("linux")
@@ -60,6 +65,12 @@ SO_RCVBUFFORCE: Final = 33
 """``asm-generic/socket.h``"""
 SO_RXQ_OVFL: Final = 40
 """``asm-generic/socket.h``: both the option and the control message."""
+SO_TIMESTAMPNS: Final = 35
+"""``asm-generic/socket.h``: the option that has the kernel tell when each datagram arrived, and its control message."""
+SO_MEMINFO: Final = 55
+"""``asm-generic/socket.h``, Linux 4.12: what a socket's buffers hold, and how many datagrams did not fit."""
+MEMINFO_SIZE: Final = 36
+"""Bytes of what SO_MEMINFO tells (``linux/sock_diag.h``): nine numbers."""
 UDP_SEGMENT: Final = 103
 """``linux/udp.h``: the control message that has the kernel cut one buffer into datagrams of equal size."""
 UDP_GRO: Final = 104
@@ -78,6 +89,8 @@ _EXTENDED_ERR = struct.Struct("=IBBBxII")
 _SEGMENT = struct.Struct("=H")
 _SEGMENT_SIZE = struct.Struct("=i")
 _COUNTER = struct.Struct("=I")
+_DROPS = struct.Struct("=32xI")  # linux/sock_diag.h: SK_MEMINFO_DROPS is the ninth
+_TIMESPEC = struct.Struct("@ll")
 _FAMILY = struct.Struct("=H")
 _UNSPECIFIED_INTERFACE = 0
 _IPV4_ANY = bytes(4)
@@ -98,28 +111,24 @@ class QueuedError(NamedTuple):
     origin: int
     """``ORIGIN_LOCAL``, or who else made it (``linux/errqueue.h``)."""
     unreachable: Unreachable
+    mtu: int
+    """Where the datagram was too large (EMSGSIZE), the MTU in bytes as whoever reports it says (``ee_info``)."""
 
 
-def address_asked(ancillary: Ancillary) -> bytes:
-    """Return the control message that tells the address a datagram was sent to, ``b""`` if there is none.
-
-    On a dual-stack socket an IPv4 datagram carries both kinds; the IPv4 one knows broadcasts apart and comes last.
-    """
-    found = b""
-    for level, kind, data in ancillary:
-        if (level == socket.IPPROTO_IP and kind == IP_PKTINFO) or (
-            level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO
-        ):
-            found = data
-    return found
+def parse_counter(data: bytes) -> int:
+    """Return how many datagrams the socket had lost to a full receive buffer (the control message SO_RXQ_OVFL)."""
+    return int(_COUNTER.unpack(data)[0])
 
 
-def dropped_by_kernel(ancillary: Ancillary) -> int | None:
-    """Return how many datagrams the socket has lost to a full receive buffer (SO_RXQ_OVFL), None if it is not told."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
-            return int(_COUNTER.unpack(data)[0])
-    return None
+def parse_drops(data: bytes) -> int | None:
+    """Return how many datagrams the socket has lost to a full receive buffer (SO_MEMINFO), None if it is not told."""
+    return int(_DROPS.unpack(data)[0]) if len(data) == MEMINFO_SIZE else None
+
+
+def parse_arrival_time(data: bytes) -> int:
+    """Return when a datagram arrived, in nanoseconds since the epoch (the control message SO_TIMESTAMPNS)."""
+    seconds, nanoseconds = _TIMESPEC.unpack(data)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def segment_option(size: int) -> tuple[int, int, bytes]:
@@ -127,16 +136,13 @@ def segment_option(size: int) -> tuple[int, int, bytes]:
     return socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(size)
 
 
-def segment_size(ancillary: Ancillary) -> int:
-    """Return the size in bytes of the datagrams that one buffer holds (UDP_GRO), 0 where it holds a single one."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_UDP and kind == UDP_GRO:
-            return int(_SEGMENT_SIZE.unpack(data)[0])
-    return 0
+def parse_segment_size(data: bytes) -> int:
+    """Return the size in bytes of each of the datagrams that one buffer holds (the control message UDP_GRO)."""
+    return int(_SEGMENT_SIZE.unpack(data)[0])
 
 
 def parse_return_path(asked: bytes) -> ReturnPath:
-    """Turn the bytes of :func:`address_asked` into the way back."""
+    """Turn the bytes of the control message IP_PKTINFO or IPV6_PKTINFO into the way back."""
     if len(asked) == _IN_PKTINFO.size:
         _, local, addressed = _IN_PKTINFO.unpack(asked)
         back = _IN_PKTINFO.pack(_UNSPECIFIED_INTERFACE, local, _IPV4_ANY)
@@ -162,11 +168,12 @@ def parse_extended_error(ancillary: Iterable[tuple[int, int, bytes]]) -> QueuedE
         ):
             if len(data) < _EXTENDED_ERR.size:
                 return None
-            number, origin, icmp_type, icmp_code, _, _ = _EXTENDED_ERR.unpack_from(data)
+            number, origin, icmp_type, icmp_code, info, _ = _EXTENDED_ERR.unpack_from(data)
             if origin <= ORIGIN_LOCAL:
                 icmp_type = icmp_code = 0
             reporter = _host_of(data[_EXTENDED_ERR.size :])
-            return QueuedError(origin, Unreachable(number, os.strerror(number), icmp_type, icmp_code, reporter))
+            unreachable = Unreachable(number, os.strerror(number), icmp_type, icmp_code, reporter)
+            return QueuedError(origin, unreachable, info if number == errno.EMSGSIZE else 0)
     return None
 
 

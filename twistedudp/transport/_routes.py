@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import _kernel
 from ._addresses import TwoGenerations, peer_of, sockaddr_of
+from ._capabilities import lacking
+from ._drops import KernelDrops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,16 @@ MAX_LOCAL_ADDRESSES: Final = 1024
 """Addresses of this host whose control messages are kept ready. A host has a handful, but a local route for a whole
 network (127.0.0.0/8 is one) lets a peer choose; then they are made anew, which costs a microsecond."""
 
-_ANCILLARY_SIZE: Final = 160  # packet information of IPv6 and IPv4, drop counter, segment size: 40 + 32 + 24 + 24 bytes
+_ANCILLARY_SIZE: Final = 192
+"""Bytes: packet information of IPv6 and IPv4, drops, segment size and time take 40 + 32 + 24 + 24 + 32."""
+
+_ADDRESS_ASKED: Final = frozenset(
+    {(socket.IPPROTO_IP, _kernel.IP_PKTINFO), (socket.IPPROTO_IPV6, _kernel.IPV6_PKTINFO)}
+)
+_ADDRESS_ASKED_KINDS: Final = frozenset({_kernel.IP_PKTINFO, _kernel.IPV6_PKTINFO})
+_ARRIVED: Final = (socket.SOL_SOCKET, _kernel.SO_TIMESTAMPNS)
+_DROPPED: Final = (socket.SOL_SOCKET, _kernel.SO_RXQ_OVFL)
+_SEGMENTS: Final = (socket.IPPROTO_UDP, _kernel.UDP_GRO)
 
 Route: TypeAlias = "tuple[SockAddr, _kernel.Ancillary]"
 """Where to send, and the control messages that name the address to send from (empty: the kernel chooses)."""
@@ -46,6 +57,8 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
             received before is to be answered by the old one, and then :meth:`settle` is to be called.
         segment: Where several datagrams of equal size came in one buffer, that size in bytes, else 0; to be set back by
             whoever has taken the buffer apart.
+        arrived: When the datagram received last arrived, in nanoseconds since the epoch; 0 if that was not asked for.
+        drops: What did not fit into the receive buffer.
     """
 
     def __init__(
@@ -60,8 +73,15 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         self.current: Route | None = None
         self.to_group = to_group
         self.segment = 0
+        self.arrived = 0
         self.moved: tuple[Address, Route] | None = None
+        self.drops = KernelDrops(handle, stats)
         self._in_batches = False
+        self._lone = 1  # control messages that a datagram has which nothing but the address asked came with
+        self.drops.refresh()
+        # Of several, the last tells the address asked (the kernel adds them in that order), and that is all there is to
+        # know where drops are asked for, on a dual-stack socket above all.
+        self._last_only = self.drops.asked
         self._handle = handle
         self._stats = stats
         self._ipv6 = handle.family == socket.AF_INET6
@@ -79,15 +99,21 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
     def take_segments(self) -> None:
         """Receive several datagrams at once where the kernel can (UDP_GRO, Linux 5.0)."""
         self._in_batches = True
+        self._last_only = False
         if not _kernel.LINUX:
             return
         try:
             self._handle.setsockopt(socket.IPPROTO_UDP, _kernel.UDP_GRO, 1)
-        except OSError:  # an older kernel, or one of another make: datagrams come one by one
+        except OSError as error:  # an older kernel, or one of another make
+            lacking("UDP_GRO", error)
             return
-        self._receive_from = self._receive_segments
-        if self.receive == self._handle.recvfrom:
-            self.receive = self._receive_segments
+        self._receive_with_messages()
+
+    def take_times(self) -> None:
+        """Note when each datagram arrived; the socket has been asked for it (SO_TIMESTAMPNS)."""
+        self._lone = -1
+        self._last_only = False
+        self._receive_with_messages()
 
     def settle(self) -> None:
         """Use a peer's new route from now on, if one has moved."""
@@ -111,10 +137,17 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         """Let the kernel choose the address to answer a peer from: the remembered one is gone from this host."""
         self.known.discard(addr)
 
-    def _receive_segments(self, size: int) -> tuple[bytes, Any]:
+    def _receive_with_messages(self) -> None:
+        """Receive by ``recvmsg`` from now on, for the control messages."""
+        self._receive_from = self._receive_told
+        if self.receive == self._handle.recvfrom:
+            self.receive = self._receive_told
+
+    def _receive_told(self, size: int) -> tuple[bytes, Any]:
+        """Receive on a socket that is bound to one address, with what the kernel tells."""
         datagram, ancillary, _, sockaddr = self._handle.recvmsg(size, _ANCILLARY_SIZE)
         if ancillary:
-            self.segment = _kernel.segment_size(ancillary)
+            self._read_ancillary(ancillary)
         return datagram, sockaddr
 
     def _receive_named(self, size: int) -> tuple[bytes, Address]:
@@ -133,7 +166,12 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
     def _receive_asked(self, size: int) -> tuple[bytes, Address]:
         """Receive together with the address that was asked."""
         datagram, ancillary, _, sockaddr = self._handle.recvmsg(size, _ANCILLARY_SIZE)
-        asked = ancillary[0][2] if len(ancillary) == 1 else self._read_ancillary(ancillary)
+        if len(ancillary) == self._lone:
+            asked = ancillary[0][2]
+        elif self._last_only and ancillary and ancillary[-1][1] in _ADDRESS_ASKED_KINDS:
+            asked = ancillary[-1][2]
+        else:
+            asked = self._read_ancillary(ancillary)
         path = self._paths.get(asked)
         if path is None:
             path = self._learn_path(asked)
@@ -154,12 +192,23 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         return datagram, peer  # type: ignore[return-value]  # as above
 
     def _read_ancillary(self, ancillary: _kernel.Ancillary) -> bytes:
-        """Take the control messages apart where there is not just the one: dual stack, or the kernel lost something."""
-        dropped = _kernel.dropped_by_kernel(ancillary)
-        if dropped is not None:
-            self._stats.dropped_by_kernel = dropped
-        self.segment = _kernel.segment_size(ancillary)
-        return _kernel.address_asked(ancillary)
+        """Take the control messages apart, and return the one that tells the address asked, ``b""`` if there is none.
+
+        On a dual-stack socket an IPv4 datagram carries two of these; the IPv4 one knows broadcasts apart and comes
+        last.
+        """
+        asked = b""
+        for level, kind, data in ancillary:
+            message = level, kind
+            if message in _ADDRESS_ASKED:
+                asked = data
+            elif message == _ARRIVED:
+                self.arrived = _kernel.parse_arrival_time(data)
+            elif message == _SEGMENTS:
+                self.segment = _kernel.parse_segment_size(data)
+            elif message == _DROPPED:
+                self.drops.told(_kernel.parse_counter(data))
+        return asked
 
     def _learn_path(self, asked: bytes) -> _kernel.ReturnPath:
         if len(self._paths) >= MAX_LOCAL_ADDRESSES:
@@ -175,5 +224,6 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         return name
 
     def _remember(self, addr: Address, route: Route) -> None:
+        before = self.known.forgotten
         self.known.put(addr, route)
-        self._stats.routes_forgotten = self.known.forgotten
+        self._stats.routes_forgotten += self.known.forgotten - before

@@ -3,27 +3,28 @@
 Theory of operation: :meth:`ScalarBackend.read_turn` reads and delivers until nothing waits or a bound is met, and
 :meth:`ScalarBackend.send` sends at once. Both are written for the usual case: an answer to the datagram just delivered
 needs no look at its address, because the tuple that the protocol writes to *is* the one it was given. A failing system
-call leaves the path: :meth:`_send_failed` decides whose fault it was. The network's faults are counted as loss, the
-caller's are raised where the caller made them.
-
-:class:`Backend` is the surface that a second, compiled backend shares.
+call leaves the path: :class:`SendFaults` decides whose fault it was. The network's faults are counted as loss, the
+caller's are raised where the caller made them; and where the send buffer is full, the datagram waits, and others behind
+it, until the socket can take more.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from twisted.internet.error import InvalidAddressError, MessageLengthError
 from twisted.logger import Logger
 
-from ..address import max_payload, unmapped
-from ._addresses import is_broadcast
-from ._errors import BroadcastNotAllowed, invalid_address
+from ._addresses import peer_of
+from ._errors import invalid_address
+from ._faults import SendFaults
+from ._unreachable import ERRORS_PER_DRAIN
+from ._waiting import WOULD_BLOCK, WaitingDatagrams
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
     from ..address import Address
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ._stats import DatagramStats
     from ._unreachable import UnreachableReports
 
-__all__ = ["DATAGRAMS_PER_TURN", "SECONDS_PER_TURN", "Backend", "Refused", "ScalarBackend"]
+__all__ = ["DATAGRAMS_PER_TURN", "SECONDS_PER_TURN", "TRIES_PAST_ERRORS", "Refused", "ScalarBackend"]
 
 DATAGRAMS_PER_TURN: Final = 128
 """Datagrams read before the reactor gets its turn: enough that waking up (about 6 us) costs less than 0.1 us for each,
@@ -43,44 +44,28 @@ SECONDS_PER_TURN: Final = 0.004
 """Seconds after which a turn ends though fewer have been read: protocols that take long for each datagram must not add
 up. A late timer of 10 ms is noticed by people and by retransmissions, so two ports may be busy at once."""
 
-_NOT_PENDING: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EINVAL})
+_NOT_PENDING: Final = WOULD_BLOCK | {errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EINVAL}
 """Errors that a send makes itself; any other may have been waiting in the socket because of an earlier datagram."""
 
-_NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
-"""Errors of a send that say what an ICMP error would, without asking any router; the last where IPv6 is disabled."""
+TRIES_PAST_ERRORS: Final = 3
+"""How often a datagram is sent again because what failed was an earlier one's error: after one try the error is gone,
+and others come in between only where very many peers refuse."""
 
 _NOBODY: Final[Address] = ("", 0)
 
 Refused: TypeAlias = "tuple[bytes, Address, Exception]"
 """A datagram that cannot be sent, where it was to go, and what is wrong with it."""
 
+_Way: TypeAlias = "tuple[SockAddr | None, Ancillary]"  # None: the peer of a connected socket
+
 _log = Logger(namespace="twistedudp.transport")
 
 
-class Backend(Protocol):
-    """What a port needs of a backend; the port owns the socket, the backend reads and writes it."""
-
-    @property
-    def delivering_to_group(self) -> bool:
-        """True while a datagram is being delivered that was sent to a broadcast or multicast address."""
-
-    def read_turn(self) -> None:
-        """Deliver what has arrived, within the bounds of a turn. Raises nothing."""
-
-    def send(self, datagram: bytes, addr: Address | None) -> None:
-        """Send one datagram; the network's faults are counted, the caller's raised."""
-
-    def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
-        """Send several datagrams; return those that ``send`` would have raised an error for."""
-
-    def connect(self, addr: Address) -> None:
-        """Let the socket have one peer, to which ``send`` then sends without an address."""
-
-    def stop(self) -> None:
-        """Deliver nothing any more, also if a turn is just running; ``send`` goes on until the socket is closed."""
+def _watch_nothing(_wanted: bool) -> None:  # as PortSocket has it
+    """Leave alone a socket that nobody watches."""
 
 
-class ScalarBackend:
+class ScalarBackend:  # budget: four of them are copies of what the port's parts hold, for the path of each datagram
     """Reads and writes a socket with ``recvfrom`` or ``recvmsg``, ``sendto`` or ``sendmsg``.
 
     Args:
@@ -90,6 +75,9 @@ class ScalarBackend:
         routes: How to receive, and the ways to the peers.
         reports: Where the error queue is read.
         size_limit: Bytes of the largest datagram to deliver.
+        watch_writable: Called with True when datagrams wait for room in the send buffer, and with False when none does
+            any more.
+        timestamps: Whether the kernel tells when each datagram arrived.
         clock: Returns monotonic seconds; only the length of a turn is measured with it.
     """
 
@@ -102,6 +90,8 @@ class ScalarBackend:
         reports: UnreachableReports,
         *,
         size_limit: int,
+        watch_writable: Callable[[bool], None] = _watch_nothing,
+        timestamps: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._handle = handle
@@ -114,6 +104,18 @@ class ScalarBackend:
         self._peer = _NOBODY
         self._connected: Address | None = None
         self._delivers = True
+        self._timestamps = timestamps
+        self._faults = SendFaults(handle, stats, reports)
+        self._waiting: WaitingDatagrams[_Way] = WaitingDatagrams(stats, watch_writable)
+        self._detour = False
+        self._counted = stats.datagrams_sent - stats.sent_together
+        if timestamps:
+            routes.take_times()
+
+    @property
+    def arrival_times(self) -> Sequence[int]:
+        """When the datagram being delivered arrived, in nanoseconds since the epoch; empty if not asked for."""
+        return (self._routes.arrived,) if self._timestamps and self._peer is not _NOBODY else ()
 
     @property
     def delivering_to_group(self) -> bool:
@@ -121,7 +123,9 @@ class ScalarBackend:
         return self._peer is not _NOBODY and self._routes.to_group
 
     def read_turn(self) -> None:
-        """Deliver what has arrived, within the bounds of a turn."""
+        """Send what waited for room, then deliver what has arrived, within the bounds of a turn."""
+        if self._waiting:
+            self.send_waiting()
         stats, protocol, receive, clock = self._stats, self._protocol, self._routes.receive, self._clock
         limit = self._size_limit
         size = limit + 1  # one byte more than allowed tells a datagram that is too large from one that just fits
@@ -134,6 +138,7 @@ class ScalarBackend:
             try:
                 datagram, peer = receive(size)
             except BlockingIOError:
+                stats.system_calls += 1
                 if left == DATAGRAMS_PER_TURN:  # woken, but not by a datagram: it was an error
                     self._reports.drain()
                 break
@@ -142,7 +147,7 @@ class ScalarBackend:
             else:
                 length = len(datagram)
                 if length > limit:
-                    stats.oversize_dropped += 1
+                    stats.truncated += 1
                 else:
                     delivered += 1
                     octets += length
@@ -153,12 +158,16 @@ class ScalarBackend:
                         self._callback_failed()
             left -= 1
             if not left or clock() >= ends:
-                stats.turns_cut_short += 1
+                self._cut_short()
                 break
         self._peer = _NOBODY
-        stats.datagrams_received += delivered
-        stats.bytes_received += octets
+        self._count_turn(DATAGRAMS_PER_TURN - left, delivered, octets)
         self._reports.settle()
+
+    def send_waiting(self) -> None:
+        """Send what waited for room in the send buffer."""
+        self._waiting.flush(self._send_one_waiting)
+        self._detour = bool(self._waiting) or self._connected is not None
 
     def send(self, datagram: bytes, addr: Address | None) -> None:
         """Send one datagram at once.
@@ -175,8 +184,8 @@ class ScalarBackend:
             OSError: ``EINVAL`` for UDP port 0 and for a link-local address without its scope.
             OverflowError: A port above 65,535.
         """
-        if self._connected is not None:
-            self._send_connected(datagram, addr)
+        if self._detour:
+            self._send_with_care(datagram, addr)
             return
         routes = self._routes
         known = routes.known.young.get
@@ -189,7 +198,8 @@ class ScalarBackend:
             else:
                 self._handle.sendto(datagram, route[0])
         except OSError as error:
-            self._send_failed(error, datagram, addr, route)
+            self._stats.system_calls += 1
+            self._send_failed(error, datagram, addr, (addr, []) if route is None else route)
         else:
             stats = self._stats
             stats.datagrams_sent += 1
@@ -223,16 +233,42 @@ class ScalarBackend:
         try:
             self._handle.connect(sockaddr)
         except PermissionError as error:
-            if self._is_broadcast(sockaddr):
-                raise BroadcastNotAllowed(unmapped(sockaddr[0])) from error
+            self._faults.raise_broadcast(error, sockaddr)
             raise
         self._connected = addr
+        self._detour = True
         self._reports.connected = True
+
+    def refresh_stats(self) -> None:
+        """Bring up to date what the kernel counts, and what is counted together."""
+        stats = self._stats
+        alone = stats.datagrams_sent - stats.sent_together
+        stats.system_calls += alone - self._counted  # that each took one need not be noted for each
+        self._counted = alone
+        self._routes.drops.refresh()
+
+    def close(self) -> None:
+        """Send what still waits if the kernel takes it, count the rest as dropped."""
+        self._waiting.close(self._send_one_waiting)
+        self.refresh_stats()
 
     def stop(self) -> None:
         """Deliver nothing any more; a running turn ends with the present datagram."""
         self._delivers = False
         self._reports.close()
+
+    def _count_turn(self, calls: int, delivered: int, octets: int) -> None:
+        """Count the datagrams of a turn together."""
+        stats = self._stats
+        stats.system_calls += calls
+        stats.batches += delivered
+        stats.datagrams_received += delivered
+        stats.bytes_received += octets
+
+    def _cut_short(self) -> None:
+        """Count a turn that ended because of a bound; it is then that the kernel may drop something."""
+        self._stats.turns_cut_short += 1
+        self._routes.drops.refresh()
 
     def _set_peer(self, peer: Address | None) -> None:
         """Begin to deliver a datagram of this peer's, or end it."""
@@ -249,47 +285,98 @@ class ScalarBackend:
         if not self._reports.drain() and number == errno.ECONNREFUSED:
             self._reports.refused()
 
-    def _send_connected(self, datagram: bytes, addr: Address | None) -> None:
-        if addr is not None and addr != self._connected:
-            raise invalid_address(addr, f"this port is connected to {self._connected}: write to that, or to None")
-        try:
-            self._handle.send(datagram)
-        except OSError as error:
-            self._send_failed(error, datagram, None, None)
+    def _send_with_care(self, datagram: bytes, addr: Address | None) -> None:
+        """Send on a connected socket, or behind others that wait."""
+        way: _Way
+        if self._connected is not None:
+            if addr is not None and addr != self._connected:
+                reason = f"this port is connected to {self._connected}: write to that, or to None"
+                raise invalid_address(addr, reason)
+            way = (None, [])
         else:
+            route = self._routes.current if addr is self._peer else self._way_to(addr)
+            way = (addr, []) if route is None else route
+        if self._waiting:
+            self._faults.check_size(datagram, self._host_of(way))
+            if way[0] is not None and not 0 <= way[0][1] <= 65535:
+                raise OverflowError(f"{way[0][1]} is not a UDP port: it must be 0 to 65535")
+            self._waiting.put(datagram, way)
+            return
+        error = self._try(datagram, *way)
+        if error is None:
             self._count_sent(datagram)
+        else:
+            self._send_failed(error, datagram, addr, way)
 
     def _way_to(self, addr: Address | None) -> Route:
         if addr is None:
             raise invalid_address("", "write() needs an address on a port that is not connected")
         return self._routes.to(addr)
 
-    def _send_failed(self, error: OSError, datagram: bytes, addr: Address | None, route: Route | None) -> None:
+    def _send_failed(self, error: OSError, datagram: bytes, addr: Address | None, way: _Way) -> None:
         """Send once more where the error was not this datagram's, else decide whose fault it is."""
-        sockaddr, back = (addr, []) if route is None else route
-        remaining: OSError | None = error
-        if error.errno not in _NOT_PENDING:
-            if self._clear_pending(error):
-                remaining = self._send_again(datagram, sockaddr, back)
-        elif error.errno == errno.EINVAL and back and addr is not None:
-            # The address that the peer asked may be gone from this host by now.
-            self._routes.forget(addr)
-            remaining = self._send_again(datagram, sockaddr, [])
+        remaining = self._try_again(error, datagram, addr, way)
         if remaining is None:
             self._count_sent(datagram)
+        elif remaining.errno in WOULD_BLOCK:
+            self._waiting.put(datagram, way)
+            self._detour = True
         else:
-            self._judge(remaining, datagram, addr, sockaddr)
+            host = self._host_of(way)
+            self._faults.raise_callers(remaining, datagram, way[0], host, answers=self._is_answer(addr))
+            self._faults.count_loss(remaining, datagram, way[0])
 
-    def _clear_pending(self, error: OSError) -> bool:
-        """Take the errors of earlier datagrams out of the socket; tell whether there were any."""
-        if self._reports.drain():
-            return True
-        if error.errno == errno.ECONNREFUSED:  # never the present datagram's: its ICMP error cannot be back yet
-            self._reports.refused()
-            return True
-        return False
+    def _send_one_waiting(self, datagram: bytes, way: _Way) -> bool:
+        """Send a datagram that waited; return False if it still has to. Whoever wrote it is told nothing any more."""
+        try:
+            error = self._try(datagram, *way)
+        except OverflowError as impossible:  # the number of an interface
+            error = OSError(errno.EINVAL, str(impossible))
+        if error is not None:
+            error = self._try_again(error, datagram, None, way)
+        if error is None:
+            self._count_sent(datagram)
+        elif error.errno in WOULD_BLOCK:
+            return False
+        else:
+            self._faults.count_loss(error, datagram, way[0])
+        return True
 
-    def _send_again(self, datagram: bytes, sockaddr: SockAddr | None, back: Ancillary) -> OSError | None:
+    def _host_of(self, way: _Way) -> str:
+        """Return the numeric host that a datagram goes to."""
+        return (self._connected or _NOBODY)[0] if way[0] is None else peer_of(way[0])[0]
+
+    def _try_again(self, error: OSError, datagram: bytes, addr: Address | None, way: _Way) -> OSError | None:
+        """Send a datagram again if what failed was not its own fault; return what is wrong with it, if anything."""
+        sockaddr, back = way
+        if error.errno == errno.EINVAL and back and sockaddr is not None:
+            # The address that the peer asked may be gone from this host by now.
+            self._routes.forget(peer_of(sockaddr) if addr is None else addr)
+            return self._try(datagram, sockaddr, [])
+        remaining: OSError | None = error
+        cleared = 0
+        for _ in range(TRIES_PAST_ERRORS):
+            if remaining is None or remaining.errno in _NOT_PENDING:
+                break
+            # Reading the queue puts the next error into the socket, and failing takes it out: after as many as are read
+            # at once there may be more, and only another try gets past them.
+            if cleared < ERRORS_PER_DRAIN:
+                cleared = self._clear_pending(remaining)
+                if not cleared:
+                    break
+            remaining = self._try(datagram, sockaddr, back)
+        return remaining
+
+    def _clear_pending(self, error: OSError) -> int:
+        """Take the errors of earlier datagrams out of the socket; return how many there were."""
+        cleared = self._reports.drain()
+        if not cleared and error.errno == errno.ECONNREFUSED:
+            self._reports.refused()  # never the present datagram's: its ICMP error cannot be back yet
+            return 1
+        return cleared
+
+    def _try(self, datagram: bytes, sockaddr: SockAddr | None, back: Ancillary) -> OSError | None:
+        """Send, and return the error if it fails."""
         try:
             if sockaddr is None:
                 self._handle.send(datagram)
@@ -298,6 +385,7 @@ class ScalarBackend:
             else:
                 self._handle.sendto(datagram, sockaddr)
         except OSError as error:
+            self._stats.system_calls += 1
             return error
         return None
 
@@ -305,31 +393,6 @@ class ScalarBackend:
         self._stats.datagrams_sent += 1
         self._stats.bytes_sent += len(datagram)
 
-    def _judge(self, error: OSError, datagram: bytes, addr: Address | None, sockaddr: SockAddr | None) -> None:
-        """Raise the caller's faults and count the network's."""
-        number = error.errno or 0
-        if number == errno.EMSGSIZE:
-            most = max_payload(unmapped(sockaddr[0]) if sockaddr is not None else "")
-            raise MessageLengthError(
-                f"message too long: {len(datagram):,} bytes, a UDP datagram carries at most {most:,}"
-            ) from error
-        if number == errno.EACCES and sockaddr is not None and self._is_broadcast(sockaddr):
-            raise BroadcastNotAllowed(unmapped(sockaddr[0])) from error
-        # An answer to a datagram that came with source port 0, which anybody can send, is no mistake of the protocol's.
-        if number == errno.EINVAL and not self._is_answer(addr):
-            if sockaddr is not None and sockaddr[1] == 0:
-                raise OSError(number, f"{unmapped(sockaddr[0])}: nobody can listen on UDP port 0") from error
-            raise error
-        self._stats.count_send_error(number)
-        if number in _NO_ROUTE and sockaddr is not None:
-            self._reports.no_route(sockaddr, number, datagram)
-
     def _is_answer(self, addr: Address | None) -> bool:
         """Tell whether a peer is the one whose datagram is being delivered."""
         return addr is self._peer
-
-    def _is_broadcast(self, sockaddr: SockAddr) -> bool:
-        """Tell a missing setBroadcastAllowed from a route or a firewall that forbids: EACCES means either."""
-        host = unmapped(sockaddr[0])
-        allowed = self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
-        return not allowed and is_broadcast(host)

@@ -17,7 +17,8 @@ class DatagramStats:
     """The counters of one port, since it was made.
 
     ``datagrams_received`` and ``bytes_received`` are brought up to date at the end of each read turn; while a datagram
-    is being delivered they do not yet hold that turn.
+    is being delivered they do not yet hold that turn. ``system_calls`` and ``dropped_by_kernel`` are brought up to date
+    whenever ``port.stats`` is read.
     """
 
     datagrams_received: int = 0
@@ -36,10 +37,18 @@ class DatagramStats:
     """Read turns: how often the reactor found the port readable."""
     turns_cut_short: int = 0
     """Read turns that ended because of a bound (datagrams or time) while more may have been waiting."""
-    oversize_dropped: int = 0
-    """Datagrams larger than ``max_datagram_size``: never delivered cut."""
+    truncated: int = 0
+    """Datagrams larger than ``max_datagram_size``: dropped, never delivered cut."""
     dropped_by_kernel: int = 0
-    """Datagrams lost to a full receive buffer (SO_RXQ_OVFL); told on wildcard binds on Linux only."""
+    """Datagrams lost to a full receive buffer, as the kernel counts them (SO_RXQ_OVFL, SO_MEMINFO); Linux only."""
+    system_calls: int = 0
+    """Calls that received or sent, successful or not."""
+    batches: int = 0
+    """Groups of datagrams received by one system call, or put together for the protocol; a single one is a group."""
+    send_waited: int = 0
+    """Datagrams that had to wait for room in the send buffer."""
+    send_queue_dropped: int = 0
+    """Datagrams dropped because too many waited so already, or still waited when the port was closed."""
     unreachable: int = 0
     """ICMP errors, and those of the own kernel, about datagrams that this port had sent."""
     reports_dropped: int = 0

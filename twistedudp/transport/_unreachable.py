@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
+from ..address import canonical
 from ..interfaces import Unreachable
 from . import _kernel
-from ._addresses import peer_of
+from ._addresses import TwoGenerations, peer_of
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ._addresses import SockAddr
     from ._stats import DatagramStats
 
-__all__ = ["ERRORS_PER_DRAIN", "MAX_WAITING_REPORTS", "UnreachableReports"]
+__all__ = ["ERRORS_PER_DRAIN", "MAX_PATHS", "MAX_WAITING_REPORTS", "PATH_MTU_LASTS", "UnreachableReports"]
 
 ERRORS_PER_DRAIN: Final = 128
 """Errors read from the queue at once: at about 4 us each, half a millisecond. What remains wakes the port again."""
@@ -37,6 +38,17 @@ ERRORS_PER_DRAIN: Final = 128
 MAX_WAITING_REPORTS: Final = 16384
 """Reports that may wait for their delivery, some 600 bytes each: a client may send thousands of requests in one turn to
 a server that is not there. What exceeds it is counted in ``reports_dropped``: an ICMP error is but a hint."""
+
+MAX_PATHS: Final = 1024
+"""Hosts of one generation whose path MTU is remembered, some 200 bytes each: paths that are narrower than the own
+interface are rare, and any host can claim to have one."""
+
+PATH_MTU_LASTS: Final = 600.0
+"""Seconds for which a path MTU learned from a router is believed, as the kernel does (net.ipv4.route.mtu_expires,
+net.ipv6.route.mtu_expires; RFC 1191 section 6.3 asks for 10 minutes): routes change."""
+
+_LEAST_MTU: Final = 552  # of IPv4; the kernel believes no less (net.ipv4.route.min_pmtu), for ICMP can be forged
+_LEAST_MTU_IPV6: Final = 1280  # RFC 8200 section 5: every link carries as much
 
 _QUOTED_SIZE: Final = 2048  # routers quote 576 bytes (RFC 1812 section 4.3.2.3), IPv6 ones 1,280 (RFC 4443 section 2.4)
 _ANCILLARY_SIZE: Final = 512  # the error with its reporter takes 64 bytes, the packet information 40 more
@@ -63,6 +75,23 @@ class UnreachableReports:
         self._waiting: list[tuple[Address, Unreachable, bytes] | None] = []
         self._delayed: IDelayedCall | None = None
         self._closed = False
+        self._paths: TwoGenerations[str, tuple[int, float]] = TwoGenerations(MAX_PATHS)
+
+    def path_mtu(self, host: str) -> int | None:
+        """Return the MTU of the path to a host in bytes, as ICMP or the own kernel told it, None where neither has.
+
+        It counts what IP carries: a UDP payload has 28 bytes less over IPv4, 48 less over IPv6.
+
+        Args:
+            host: The numeric host.
+        """
+        try:
+            known = self._paths.get(canonical(host))
+        except ValueError:  # a name, "<broadcast>"
+            return None
+        if known is None or known[1] < self._reactor.seconds():
+            return None
+        return known[0]
 
     def drain(self) -> int:
         """Read the error queue, up to its bound, and return how many errors it held."""
@@ -131,16 +160,30 @@ class UnreachableReports:
     def _take(self, queued: _kernel.QueuedError, sockaddr: Any, quoted: bytes) -> None:
         reason = queued.unreachable
         if reason.errno == errno.EMSGSIZE:
-            # A datagram too large for the own interface was refused at the write already; a router's "fragmentation
-            # needed" (RFC 1191) lowers the path MTU that the kernel keeps. Neither says that the peer is unreachable.
-            if queued.origin != _kernel.ORIGIN_LOCAL:
-                self._stats.path_mtu_reports += 1
+            # A datagram too large for the path was refused at the write already; a router's "fragmentation needed"
+            # (RFC 1191), "packet too big" (RFC 4443), lowers the path MTU that the kernel keeps. Neither says that the
+            # peer is unreachable.
+            self._learn_mtu(canonical(peer_of(sockaddr)[0]), queued)
             return
         self._stats.unreachable += 1
         if self._peer_unreachable is not None:
             self._wait((peer_of(sockaddr), reason, quoted))
         if self.connected and reason.errno == errno.ECONNREFUSED:
             self._wait(None)
+
+    def _learn_mtu(self, host: str, queued: _kernel.QueuedError) -> None:
+        """Remember how large a packet to a host may be: what the own kernel says, or a router if that is less."""
+        mtu = max(queued.mtu, _LEAST_MTU_IPV6 if ":" in host else _LEAST_MTU)
+        if queued.origin == _kernel.ORIGIN_LOCAL:
+            if not queued.mtu:
+                return
+            mtu = queued.mtu
+        else:
+            self._stats.path_mtu_reports += 1
+            known = self.path_mtu(host)
+            if known is not None and known < mtu:
+                return
+        self._paths.put(host, (mtu, self._reactor.seconds() + PATH_MTU_LASTS))
 
     def _wait(self, report: tuple[Address, Unreachable, bytes] | None) -> None:
         if len(self._waiting) >= MAX_WAITING_REPORTS:

@@ -1,0 +1,96 @@
+"""One function to listen, whatever the reactor.
+
+Theory of operation: our own port needs a reactor with file descriptors on a POSIX system, which all but a few are. For
+these few the reactor's own ``listenUDP`` serves, so that a program need not ask where it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.interfaces import IReactorFDSet
+
+from ..interfaces import IDatagramPort
+from ._errors import cannot_listen
+from ._port import MAX_DATAGRAM_SIZE, DatagramPort
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort
+    from twisted.internet.protocol import AbstractDatagramProtocol
+
+    from ._bound import BoundSocket
+    from ._port import PortReactor
+
+__all__ = ["listen"]
+
+
+def listen(
+    reactor: Any,
+    port: int,
+    protocol: AbstractDatagramProtocol,
+    interface: str = "",
+    max_datagram_size: int = MAX_DATAGRAM_SIZE,
+    *,
+    receive_buffer: int | None = None,
+    bound: BoundSocket | None = None,
+    return_path: bool = True,
+    reuse_port: bool = False,
+    timestamps: bool = False,
+    backend: str | None = None,
+) -> IListeningPort:
+    """Listen on a UDP port; the arguments are those of ``reactor.listenUDP``.
+
+    Args:
+        reactor: The reactor. Where it has no file descriptors, or the system is not POSIX, its own ``listenUDP``
+            serves: then neither ICMP errors are told nor are the bounds of this port in force.
+        port: The UDP port; 0 lets the kernel choose.
+        protocol: A ``DatagramProtocol``.
+        interface: A numeric address of this host. ``""`` means all of IPv4, ``"::"`` all of IPv6 and IPv4.
+        max_datagram_size: Bytes of the largest datagram to deliver; larger ones are dropped and counted.
+        receive_buffer: The receive buffer to ask the kernel for, in bytes; a smaller one granted is logged once. None
+            asks for 4 MiB and is content with less.
+        bound: A socket from :func:`bind` to listen on; ``port``, ``interface``, ``receive_buffer`` and ``reuse_port``
+            are its own.
+        return_path: Let answers leave from the address that was asked, where the port has several. A client, which
+            answers nobody, saves a microsecond for each datagram without.
+        reuse_port: Let other sockets have the same port (SO_REUSEPORT); see :func:`bind`.
+        timestamps: Have the kernel tell when each datagram arrived, for ``arrival_times`` of the port; Linux only.
+        backend: ``"mmsg"`` or ``"scalar"``, what is to read and write the socket. None asks the environment variable
+            ``TWISTEDUDP_BACKEND`` and then takes the best there is.
+
+    Returns:
+        A :class:`DatagramPort`, or what ``reactor.listenUDP`` returned.
+
+    Raises:
+        twisted.internet.error.CannotListenError: The port is taken, needs more rights, the address is not this host's,
+            or this kind of reactor or system has no ``reuse_port``.
+        twisted.internet.error.InvalidAddressError: ``interface`` is not a numeric address.
+        twistedudp.errors.LocalError: There is no such backend, or it cannot run here.
+        ValueError: A size is not positive.
+    """
+    if IReactorFDSet.providedBy(reactor) and os.name == "posix":
+        own = DatagramPort(
+            cast("PortReactor", reactor),
+            port,
+            protocol,
+            interface,
+            max_datagram_size,
+            receive_buffer=receive_buffer,
+            bound=bound,
+            return_path=return_path,
+            reuse_port=reuse_port,
+            timestamps=timestamps,
+            backend=backend,
+        )
+        own.startListening()
+        return own
+    if bound is not None:
+        port, interface = bound.port, bound.interface
+        bound.close()
+    elif reuse_port:
+        raise cannot_listen(interface, port, "this reactor cannot share a UDP port (reuse_port=True)")
+    theirs: IListeningPort = reactor.listenUDP(port, protocol, interface, max_datagram_size)
+    if timestamps and IDatagramPort.providedBy(theirs):
+        cast("Any", theirs).timestamps = True  # a simulated port, which has them at no cost
+    return theirs
