@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from twisted.internet.interfaces import IListeningPort, IMulticastTransport
+from twisted.internet.interfaces import IListeningPort, IMulticastTransport, IUDPTransport
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class IBatchReceiver(Interface):
         """
 
 
-class IDatagramPort(IListeningPort, IMulticastTransport):  # type: ignore[misc]  # these two disagree on getHost's type
+# IUDPTransport is named because IMulticastTransport does not include it in Twisted 24.7.
+class IDatagramPort(IListeningPort, IMulticastTransport, IUDPTransport):  # type: ignore[misc]  # they disagree on getHost
     """What :func:`twistedudp.listen` returns where the reactor has file descriptors."""
 
     stats = Attribute("The port's counters, a :class:`twistedudp.transport.DatagramStats`.")
