@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.testing import MemoryReactorClock
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from twistedudp.address import Address
 
-__all__ = ["KINDS", "Client", "MmsgCase", "require_compiled"]
+__all__ = ["KINDS", "Client", "MmsgCase", "Slow", "require_compiled"]
 
 KINDS: tuple[type[Peer], ...] = (Peer, BatchPeer)
 """Protocols that take datagrams one by one, and several at once."""
@@ -110,6 +111,20 @@ class Client:
     def _mark(self) -> None:
         """Send a datagram to itself, before which all that was sent to it has arrived."""
         self.handle.sendto(b"", self.address)
+
+
+class Slow:
+    """Takes its time for each datagram, and notes them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, peer: Peer, datagram: bytes, addr: Address) -> None:
+        """Be busy, and answer."""
+        ends = time.perf_counter() + self.seconds
+        while time.perf_counter() < ends:
+            pass
+        peer.port.write(datagram, addr)
 
 
 class MmsgCase(SynchronousTestCase):

@@ -13,6 +13,7 @@ import errno
 import functools
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).parent
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds for the compiler, and for a scenario that takes some milliseconds."""
 
 EAGAIN = str(errno.EAGAIN)  # JSON's keys are strings
@@ -77,7 +78,7 @@ class Child:
         # Behind a sanitizer's library, which must be the first.
         environment["LD_PRELOAD"] = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim())]))
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(HERE / "mmsg_child.py")],
+            [sys.executable, "-W", "error::ResourceWarning", str(HERE / "mmsg_child.py")],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,13 +90,15 @@ class Child:
         """Have a scenario done, and return what happened in its steps.
 
         Raises:
-            AssertionError: The process has died of it.
+            AssertionError: The process has died of it, or does not come to an end with it.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(plan) + "\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+                self._process.kill()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""

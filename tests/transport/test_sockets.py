@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.error import MessageLengthError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.contracts.contract import Peer, echo
+from tests.contracts.case import Peer, echo
 from tests.contracts.providers import OurPorts, provider_classes
 from twistedudp.interfaces import Unreachable
 from twistedudp.transport import bind
