@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.error import MessageLengthError
@@ -86,11 +87,13 @@ class SendFaults:
             raise MessageLengthError(self._too_long_for_path(datagram, host)) from error
         if number == errno.EACCES and sockaddr is not None:
             self.raise_broadcast(error, sockaddr)
-        # An answer to a datagram that came with source port 0, which anybody can send, is no mistake of the protocol's.
-        if number == errno.EINVAL and not answers:
-            if sockaddr is not None and sockaddr[1] == 0:
+        # An answer to a datagram that came with source port 0, which anybody can send, is no mistake of the protocol's;
+        # and a route of the type "blackhole" (ip-route(8)) makes any send fail so.
+        if number == errno.EINVAL and sockaddr is not None and not answers:
+            if sockaddr[1] == 0:
                 raise OSError(number, f"{host}: nobody can listen on UDP port 0") from error
-            raise error
+            if len(sockaddr) == 4 and sockaddr[3] == 0 and ip_address(sockaddr[0]).is_link_local:
+                raise OSError(number, f"{host}: a link-local address needs its scope, as in {host}%eth0") from error
 
     def raise_broadcast(self, error: OSError, sockaddr: SockAddr) -> None:
         """Tell a missing setBroadcastAllowed from a route or a firewall that forbids: EACCES means either.
