@@ -5,7 +5,8 @@ standard library only. The package is built into a wheel from a copy of its sour
 inside the checkout would leave a ``build`` folder behind, whose stale modules find their way into later wheels) and
 the wheel is installed, never the checkout: what the scripts run is what a user gets. A stamp inside the environment
 holds a digest of the sources' contents and the extras; where it still matches, nothing is built and no network is
-needed.
+needed. Without a C compiler the wheel has no compiled modules, as for any user; where TWISTEDUDP_REQUIRE_COMPILED is
+set (see setup.py) an environment that was made without it is made again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 """The checkout."""
@@ -31,9 +35,20 @@ _OLDEST_PYTHON: Final = (3, 10)
 _HAS_PIP = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pip') is None)"
 """Interrupted while it was made, an environment has an interpreter already and pip not yet."""
 
+_REQUIRE_COMPILED: Final = "TWISTEDUDP_REQUIRE_COMPILED"
 _STAMP: Final = "twistedudp-installed.json"
-_SOURCES: Final = ("setup.cfg", "pyproject.toml", "setup.py", "README.md", "LICENSE", "twistedudp", "twisted_plugins")
-_NOT_SOURCES: Final = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so", "dropin.cache")
+_SOURCES: Final = (
+    "setup.cfg",
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "twistedudp",
+    "twisted_plugins",
+)
+_NOT_SOURCES: Final = shutil.ignore_patterns("__pycache__", "*.pyc", "*.c", "*.so", "dropin.cache")
+"""Among them *.c and *.so: what a build in the checkout left, perhaps of older sources or by another compiler."""
 
 
 class EnvironmentNotUsable(Exception):
@@ -45,6 +60,12 @@ class _Stamp(NamedTuple):
 
     digest: str
     extras: list[str]
+    compiled: bool
+    """Whether the build would have failed if it could not compile, so that the compiled modules are there for sure."""
+
+    def serves(self, wanted: _Stamp) -> bool:
+        """Tell whether nothing has to be installed."""
+        return self[:2] == wanted[:2] and self.compiled >= wanted.compiled
 
 
 def python_of(environment: Path) -> Path:
@@ -76,8 +97,9 @@ def prepare(extras: tuple[str, ...] = (), environment: Path = DEFAULT_ENVIRONMEN
 def _prepare_locked(extras: tuple[str, ...], environment: Path) -> Path:
     python = python_of(environment)
     installed = _read_stamp(environment) if _runs(python) else None
-    wanted = _Stamp(sources_digest(), sorted({*extras, *(installed.extras if installed else [])}))
-    if installed == wanted:
+    demanded = os.environ.get(_REQUIRE_COMPILED, "") not in {"", "0"}
+    wanted = _Stamp(sources_digest(), sorted({*extras, *(installed.extras if installed else [])}), demanded)
+    if installed is not None and installed.serves(wanted):
         return python
     if not _runs(python):
         _create(environment)
@@ -98,23 +120,35 @@ def sources_digest(root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def build_wheel(python: Path, into: Path) -> Path:
+def copy_sources(to: Path) -> None:
+    """Copy all that goes into the wheel, and nothing that a build left, to a folder that does not exist yet."""
+    to.mkdir()
+    for name in _SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, to / name, ignore=_NOT_SOURCES)
+        elif (ROOT / name).exists():
+            shutil.copy2(ROOT / name, to / name)
+
+
+def build_wheel(
+    python: Path, into: Path, more: Mapping[str, str] | None = None, variables: Mapping[str, str] | None = None
+) -> Path:
     """Build the wheel with an interpreter that has the build requirements, and return its path.
 
     Args:
         python: The interpreter; nothing is installed into it, and no network is used.
         into: The folder that gets the wheel.
+        more: Sources that the checkout does not have: their text by their path.
+        variables: What the build shall find in its environment beside what this process has.
     """
     with tempfile.TemporaryDirectory(prefix="twistedudp-build-") as folder:
         copy = Path(folder) / "source"
-        copy.mkdir()
-        for name in _SOURCES:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, copy / name, ignore=_NOT_SOURCES)
-            elif (ROOT / name).exists():
-                shutil.copy2(ROOT / name, copy / name)
+        copy_sources(copy)
+        for name, text in (more or {}).items():
+            (copy / name).write_text(text, encoding="utf-8")
         # Without isolation: an isolated build downloads setuptools each time, so a changed source would need a network.
-        _pip(python, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(into), str(copy))
+        options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(into)]
+        _pip(python, "wheel", *options, str(copy), variables=variables)
     (wheel,) = into.glob("twistedudp-*.whl")
     return wheel
 
@@ -148,9 +182,9 @@ def _install(python: Path, environment: Path, extras: list[str]) -> None:
         _pip(python, "install", "--prefer-binary", f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
 
 
-def _pip(python: Path, *arguments: str) -> None:
+def _pip(python: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
     command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, check=False, cwd=tempfile.gettempdir())
+    done = subprocess.run(command, check=False, cwd=tempfile.gettempdir(), env={**os.environ, **(variables or {})})
     if done.returncode:
         raise EnvironmentNotUsable(
             f"'pip {arguments[0]}' failed with exit status {done.returncode}, its own words are above; "
@@ -175,7 +209,7 @@ def _runs(python: Path) -> bool:
 def _read_stamp(environment: Path) -> _Stamp | None:
     try:
         stamp = json.loads((environment / _STAMP).read_text())
-        return _Stamp(str(stamp["digest"]), [str(extra) for extra in stamp["extras"]])
+        return _Stamp(str(stamp["digest"]), [str(extra) for extra in stamp["extras"]], bool(stamp["compiled"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

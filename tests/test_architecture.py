@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 import twistedudp
-from tests.checkout import ROOT, package_modules
+from tests.checkout import PACKAGE, ROOT, package_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,9 @@ PUBLIC_NAMES = {
 MODULE_LINES = 400
 FUNCTION_LINES = 40
 INSTANCE_ATTRIBUTES = 12
+
+CYTHON_FUNCTION = re.compile(r"(?P<indent> *)(?:def|cpdef|cdef(?! class))\b[^=]*?(?P<name>\w+)\(")
+"""How a function begins in Cython, which Python's parser cannot read."""
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -77,6 +80,32 @@ def instance_attributes(node: ast.ClassDef) -> set[str]:
         and isinstance(target.value, ast.Name)
         and target.value.id == "self"
     }
+
+
+def cython_sources(*suffixes: str) -> dict[str, list[str]]:
+    """Return the lines of each Cython source of the package by its path below the checkout."""
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").splitlines()
+        for path in sorted(PACKAGE.rglob("*"))
+        if path.suffix in suffixes
+    }
+
+
+def cython_functions(lines: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield each function's name, first line and number of lines without its docstring, going by indentation."""
+    for start, line in enumerate(lines):
+        match = CYTHON_FUNCTION.match(line)
+        if match is None:
+            continue
+        opening = next((at for at in range(start, len(lines)) if lines[at].endswith(":")), None)
+        if opening is None or any(not part.strip() for part in lines[start:opening]):
+            continue  # a declaration, without a body
+        deeper = match["indent"] + " "
+        end = opening + 1
+        while end < len(lines) and (not lines[end].strip() or lines[end].startswith(deeper)):
+            end += 1
+        code = re.sub(r'(?s)\A\s*"""(.*?)"""\n?', "", "\n".join(lines[opening + 1 : end])).rstrip()
+        yield match["name"], start + 1, opening - start + 1 + (len(code.splitlines()) if code.strip() else 0)
 
 
 def top_level_imports(tree: ast.Module) -> Iterator[str]:
@@ -141,10 +170,11 @@ class BudgetTests(SynchronousTestCase):
     maxDiff = None
 
     def test_modules(self) -> None:
-        """No module has more than 400 lines."""
+        """No module has more than 400 lines, in Python and in Cython."""
         lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in package_modules()}
+        lengths |= {path: len(lines) for path, lines in cython_sources(".pyx", ".pxd", ".pyi").items()}
         self.assertEqual({path: length for path, length in lengths.items() if length > MODULE_LINES}, {})
-        self.assertIn("twistedudp/errors.py", lengths)
+        self.assertLessEqual({"twistedudp/errors.py", "twistedudp/transport/_mmsg/_backend.pyx"}, set(lengths))
 
     def test_functions(self) -> None:
         """No function has more than 40 lines besides its docstring."""
@@ -153,6 +183,12 @@ class BudgetTests(SynchronousTestCase):
             for path, tree in package_modules().items()
             for function in functions(tree)
             if code_lines(function) > FUNCTION_LINES
+        }
+        long |= {
+            f"{path}:{number} {name}": length
+            for path, lines in cython_sources(".pyx").items()
+            for name, number, length in cython_functions(lines)
+            if length > FUNCTION_LINES
         }
         self.assertEqual(long, {})
 
@@ -177,6 +213,38 @@ class BudgetTests(SynchronousTestCase):
         (node,) = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
         self.assertEqual(instance_attributes(node), {"a", "b", "c"})
         self.assertEqual({function.name: code_lines(function) for function in functions(tree)}, {"f": 5, "g": 3})
+
+    def test_cython_functions(self) -> None:
+        """Functions of all kinds are found in Cython, with the right numbers of lines, and declarations are none."""
+        text = """
+cdef struct Arena:
+    char bytes[3]
+
+cdef int declared(int a) except -1
+
+cdef inline int one(
+    int a,
+) noexcept nogil:
+    '''Two.
+
+    Lines.
+    '''
+    if a:
+
+        return a
+    return 1
+
+cdef object _seed = compute(1)
+
+cdef class Peer(Base):
+    cpdef object two(self):
+        return 1
+
+    def three(self, a=None):
+        '''One.'''
+"""
+        lines = text.replace("'''", '"""').splitlines()
+        self.assertEqual(list(cython_functions(lines)), [("one", 7, 7), ("two", 22, 2), ("three", 25, 1)])
 
 
 class ImportTests(SynchronousTestCase):
@@ -208,5 +276,11 @@ class ImportTests(SynchronousTestCase):
             for node in ast.walk(tree)
             if (isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("twistedudp"))
             or (isinstance(node, ast.Import) and any(alias.name.startswith("twistedudp") for alias in node.names))
+        ]
+        guilty += [
+            f"{path}:{number}"
+            for path, lines in cython_sources(".pyx", ".pxd", ".pyi").items()
+            for number, line in enumerate(lines, 1)
+            if re.match(r"\s*(from|import|cimport)\s+twistedudp\b", line)
         ]
         self.assertEqual(guilty, [])

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import twistedudp
 from tests.checkout import ROOT, SCRIPTS, load_script
 
 LIMIT = 120.0
@@ -161,6 +162,7 @@ class TestTests(ScriptTestCase):
         self.assertEqual(
             steps,
             [
+                "backend",
                 "ruff check",
                 "ruff format",
                 "mypy --strict",
@@ -188,12 +190,15 @@ class TestTests(ScriptTestCase):
         self.assertRegex(output, r"(?m)^pytest +FAILED ")
 
     def test_full(self) -> None:
-        """--full asks Hypothesis for far more examples, and leaves out no slow test."""
+        """--full asks Hypothesis for far more examples, leaves out no slow test, and runs the sanitizers."""
         _, quick = self.run_script("test", "--list")
         _, full = self.run_script("test", "--list", "--full")
         self.assertIn("not slow", quick)
         self.assertIn("--without-slow", quick)
         self.assertNotIn("slow", full)
+        added = {line.partition(":")[0] for line in full.splitlines()}
+        added -= {line.partition(":")[0] for line in quick.splitlines()}
+        self.assertEqual(added, {"AddressSanitizer"} if sys.platform == "linux" else set())
         profile = "import tests, hypothesis; print(hypothesis.settings.default.max_examples)"
         found = [
             int(
@@ -209,6 +214,34 @@ class TestTests(ScriptTestCase):
             for name in ("quick", "full")
         ]
         self.assertGreaterEqual(found[1], 10 * found[0])
+
+
+class ServingTests(SynchronousTestCase):
+    """The step of ``scripts/test`` that tells which backend serves."""
+
+    def serving(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run it."""
+        return subprocess.run(
+            [sys.executable, str(SCRIPTS / "_serving.py")],
+            cwd=tempfile.gettempdir(),
+            env={**os.environ, "PYTHONPATH": str(Path(twistedudp.__file__).parent.parent), **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT,
+        )
+
+    def test_told(self) -> None:
+        """One line names the backend and the reason."""
+        done = self.serving(TWISTEDUDP_BACKEND="scalar", TWISTEDUDP_REQUIRE_COMPILED="")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(done.stdout, "UDP ports are served by the backend scalar: TWISTEDUDP_BACKEND asks for it\n")
+
+    def test_demanded(self) -> None:
+        """It fails where the compiled backend is demanded and another serves."""
+        done = self.serving(TWISTEDUDP_BACKEND="scalar", TWISTEDUDP_REQUIRE_COMPILED="1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("should be the compiled one", done.stderr)
 
 
 class AllowedSkipsTests(SynchronousTestCase):
@@ -322,16 +355,40 @@ class EnvironmentTests(SynchronousTestCase):
             (package / "__pycache__").mkdir()
             (package / "__pycache__" / "m.pyc").write_text("x", encoding="utf-8")
             (root / "other.txt").write_text("x", encoding="utf-8")
+            # What a build in the checkout left.
+            (package / "m.c").write_text("x", encoding="utf-8")
+            (package / "m.cpython-311-x86_64-linux-gnu.so").write_text("x", encoding="utf-8")
             self.assertEqual(environment.sources_digest(root), digests[0])
             (package / "m.py").write_text("b", encoding="utf-8")
             digests.append(environment.sources_digest(root))
             (package / "m.py").rename(package / "n.py")
             digests.append(environment.sources_digest(root))
-        self.assertEqual(len(set(digests)), 3)
+            for name in ("m.pyx", "m.pxd", "m.pyi"):
+                (package / name).write_text("x", encoding="utf-8")
+                digests.append(environment.sources_digest(root))
+        self.assertEqual(len(set(digests)), 6)
+
+    def test_copy(self) -> None:
+        """What is built is a copy of the sources, without anything that an earlier build left among them."""
+        environment = load_script("_environment")
+        with tempfile.TemporaryDirectory(prefix="twistedudp-test-") as folder:
+            root = Path(folder)
+            (root / "twistedudp").mkdir()
+            for name in ("setup.cfg", "setup.py", "MANIFEST.in", "other.txt"):
+                (root / name).write_text("x", encoding="utf-8")
+            for name in ("m.py", "m.pyx", "m.pxd", "m.pyi", "m.c", "m.abi3.so", "m.pyc"):
+                (root / "twistedudp" / name).write_text("x", encoding="utf-8")
+            self.patch(environment, "ROOT", root)
+            environment.copy_sources(root / "copy")
+            copied = {str(path.relative_to(root / "copy")) for path in (root / "copy").rglob("*") if path.is_file()}
+        modules = {f"twistedudp/m.{suffix}" for suffix in ("py", "pyx", "pxd", "pyi")}
+        self.assertEqual(copied, {"setup.cfg", "setup.py", "MANIFEST.in"} | modules)
 
     def test_build_requirements(self) -> None:
         """What pyproject.toml asks for to build the package is found without a TOML reader."""
-        self.assertIn("setuptools >= 68", load_script("_environment").build_requirements())
+        requirements = load_script("_environment").build_requirements()
+        self.assertIn("setuptools >= 68", requirements)
+        self.assertTrue(any(requirement.startswith("cython") for requirement in requirements))
 
     def test_stamp(self) -> None:
         """An environment whose stamp fits is used as it is; a stamp that cannot be read counts as none."""
@@ -344,8 +401,20 @@ class EnvironmentTests(SynchronousTestCase):
             self.assertEqual(environment._read_stamp(Path(folder)), None)
             stamp.write_text("{", encoding="utf-8")
             self.assertEqual(environment._read_stamp(Path(folder)), None)
-            stamp.write_text(json.dumps({"digest": environment.sources_digest(), "extras": ["test"]}), encoding="utf-8")
+            content = {"digest": environment.sources_digest(), "extras": ["test"], "compiled": True}
+            stamp.write_text(json.dumps(content), encoding="utf-8")
             self.assertEqual(environment.prepare((), Path(folder)), python)
+
+    def test_stamp_of_compiled(self) -> None:
+        """What may have been built without compiled modules does not serve where these are demanded."""
+        stamp = load_script("_environment")._Stamp
+        maybe, surely = stamp("digest", ["test"], compiled=False), stamp("digest", ["test"], compiled=True)
+        self.assertTrue(surely.serves(maybe))
+        self.assertTrue(surely.serves(surely))
+        self.assertTrue(maybe.serves(maybe))
+        self.assertFalse(maybe.serves(surely))
+        self.assertFalse(surely.serves(maybe._replace(digest="other")))
+        self.assertFalse(surely.serves(maybe._replace(extras=[])))
 
     def test_half_made(self) -> None:
         """An environment that has no pip, because making it was interrupted, counts as none."""
