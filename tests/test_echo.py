@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.contracts.providers import OurPorts, provider_classes
+from twistedudp.address import LARGEST_PAYLOAD
 from twistedudp.echo import OWN_HOSTS_REMEMBERED, EchoProtocol, EchoStats
 from twistedudp.testing import Datagram, SimulatedNetwork
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twistedudp.address import Address
     from twistedudp.testing import SimulatedReactor
 
@@ -50,6 +56,49 @@ class BareTransport:
     def write(self, packet: bytes, addr: Address) -> None:
         """Note a datagram."""
         self.written.append((packet, addr))
+
+
+class BatchTransport(BareTransport):
+    """A transport that takes answers together.
+
+    Attributes:
+        batches: How many it took each time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def write_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
+        """Note some datagrams, and refuse those that no datagram can carry."""
+        self.batches.append(len(datagrams))
+        self.written += datagrams
+        return [
+            (datagram, peer, MessageLengthError(f"{len(datagram)} bytes"))
+            for datagram, peer in datagrams
+            if len(datagram) > LARGEST_PAYLOAD
+        ]
+
+
+class Shouting(EchoProtocol):
+    """An echo server of somebody's own, which knows nothing of batches."""
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Answer in capitals."""
+        super().datagramReceived(datagram.upper(), addr)
+
+
+class Counting(EchoProtocol):
+    """An echo server that notes how many datagrams it got at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Note a batch and answer it."""
+        self.batches.append(len(datagrams))
+        super().datagrams_received(datagrams)
 
 
 class EchoTestCase(SynchronousTestCase):
@@ -214,3 +263,121 @@ class RefusingTests(EchoTestCase):
         self.assertEqual(self.ask(b"all", BROADCAST), [])
         self.assertEqual(self.ask(b"one"), [(b"one", (SERVER, PORT))])
         self.assertEqual(self.echo.stats, EchoStats(echoed=1, refused_group=1))
+
+
+class BatchTests(EchoTestCase):
+    """What has come together is answered together, and nothing else is different."""
+
+    def start(self, transport: BareTransport, echo: EchoProtocol | None = None) -> EchoProtocol:
+        """Put an echo protocol on a transport."""
+        echo = echo or self.echo
+        echo.noisy = False
+        echo.makeConnection(transport)  # type: ignore[arg-type]  # it has what EchoProtocol uses
+        return echo
+
+    def test_together(self) -> None:
+        """All answers of a batch leave at once, in its order, and are counted."""
+        transport = BatchTransport()
+        batch = [(str(number).encode(), (CLIENT, 40000 + number % 3)) for number in range(20)]
+        self.start(transport).datagrams_received(batch)
+        self.assertEqual((transport.written, transport.batches), (batch, [20]))
+        self.assertEqual(self.echo.stats, EchoStats(echoed=20))
+
+    def test_refusals(self) -> None:
+        """What is not answered is left out, wherever it stands in the batch, and counted by its reason."""
+        transport = BatchTransport()
+        good = [(b"a", (CLIENT, 1024)), (b"b", ("127.0.0.1", 7)), (b"c", (CLIENT, PORT)), (b"d", (CLIENT6, 65535))]
+        bad = [(b"w", (CLIENT, 0)), (b"x", (CLIENT, 1023)), (b"y", (SERVER, PORT)), (b"z", ("127.0.0.1", 0))]
+        self.start(transport).datagrams_received([bad[0], good[0], bad[1], *good[1:3], *bad[2:], good[3]])
+        self.assertEqual((transport.written, transport.batches), (good, [4]))
+        expected = EchoStats(echoed=4, refused_port_zero=2, refused_own_address=1, refused_privileged_port=1)
+        self.assertEqual(self.echo.stats, expected)
+
+    def test_same_as_one_by_one(self) -> None:
+        """For each sender a batch decides as a datagram alone does, with each setting."""
+        senders = [(host, port) for host in (SERVER, CLIENT, "127.0.0.1") for port in (0, 7, 1023, 1024, PORT)]
+        for lifted in (False, True):
+            alone, together = BatchTransport(), BatchTransport()
+            one = self.start(alone, EchoProtocol(lifted))
+            other = self.start(together, EchoProtocol(lifted))
+            for sender in senders:
+                one.datagramReceived(b"x", sender)
+            other.datagrams_received([(b"x", sender) for sender in senders])
+            self.assertEqual((together.written, other.stats), (alone.written, one.stats))
+
+    def test_nothing_left(self) -> None:
+        """Where no datagram of a batch may be answered, nothing is written."""
+        transport = BatchTransport()
+        self.start(transport).datagrams_received([(b"x", (CLIENT, 0)), (b"y", (SERVER, PORT))])
+        self.assertEqual(transport.batches, [])
+        self.assertEqual(self.echo.stats, EchoStats(refused_port_zero=1, refused_own_address=1))
+
+    def test_not_written(self) -> None:
+        """What the port does not take is not counted as echoed, and the port is told why, as after a write()."""
+        transport = BatchTransport()
+        batch = [(b"x", (CLIENT, 40000)), (bytes(LARGEST_PAYLOAD + 1), (CLIENT, 40000)), (b"y", (CLIENT, 40000))]
+        self.start(transport)
+        self.assertRaises(MessageLengthError, self.echo.datagrams_received, batch)
+        self.assertEqual(self.echo.stats, EchoStats(echoed=2))
+
+    def test_port_without_batches(self) -> None:
+        """Where answers cannot leave together they leave one by one."""
+        transport = BareTransport()
+        batch = [(b"x", (CLIENT, 40000)), (b"y", (CLIENT, 40001))]
+        self.start(transport).datagrams_received([*batch, (b"z", (CLIENT, 0))])
+        self.assertEqual(transport.written, batch)
+        self.assertEqual(self.echo.stats, EchoStats(echoed=2, refused_port_zero=1))
+
+    def test_subclass(self) -> None:
+        """A protocol derived from this one, with a datagramReceived of its own, gets each datagram by that."""
+        transport = BatchTransport()
+        self.start(transport, Shouting()).datagrams_received([(b"x", (CLIENT, 40000)), (b"y", (CLIENT, 40001))])
+        self.assertEqual(transport.written, [(b"X", (CLIENT, 40000)), (b"Y", (CLIENT, 40001))])
+
+    def test_simulated(self) -> None:
+        """On the simulated port what comes in one instant is echoed, and refused, as one batch."""
+        self.serve(ANY)
+        client = Client()
+        listening = self.client_host.listenUDP(40000, client, "", 65535)
+        sent = [str(number).encode() for number in range(10)]
+        for payload in sent:
+            listening.write(payload, (SERVER, PORT))
+            self.network.send(self.client_host.host, Datagram((CLIENT, 7), (SERVER, PORT), payload))
+        self.network.advance(1)
+        self.assertEqual(client.received, [(payload, (SERVER, PORT)) for payload in sent])
+        self.assertEqual(self.echo.stats, EchoStats(echoed=10, refused_privileged_port=10))
+        listening.stopListening()
+        self.network.run_until_idle()
+
+
+class RealBatchTests(SynchronousTestCase):
+    """The same on the kernel's sockets, by each backend and on each reactor."""
+
+    def exchange(self, provider: Any) -> None:
+        """Let datagrams of several peers wait for the port, one of them sent by itself, and look at what comes back."""
+        self.addCleanup(provider.close)
+        echo = Counting()
+        port = provider.listen(echo)
+        self.addCleanup(port.connectionLost)
+        own = ("127.0.0.1", port.getHost().port)
+        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.settimeout(5)
+        sent = [[b"%d of %d" % (turn, number) for turn in range(16)] for number in range(3)]
+        port.write(b"from itself", own)
+        for turn in range(16):
+            for client, payloads in zip(clients, sent, strict=True):
+                client.sendto(payloads[turn], own)
+        self.assertTrue(provider.run_until(lambda: echo.stats.echoed == 48 and echo.stats.refused_own_address))
+        for client, payloads in zip(clients, sent, strict=True):
+            self.assertEqual([client.recvfrom(100) for _ in payloads], [(payload, own) for payload in payloads])
+        self.assertEqual(echo.stats, EchoStats(echoed=48, refused_own_address=1))
+        self.assertEqual(sum(echo.batches), 49)
+        self.assertGreater(max(echo.batches), 1)
+
+    def test_ports(self) -> None:
+        """Every peer gets its own datagrams back, in order, and what the server sent to itself goes no further."""
+        for made in provider_classes():
+            if issubclass(made, OurPorts):
+                self.exchange(made())

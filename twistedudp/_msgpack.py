@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]  # it ships no annotations
 
+from ._scalars import SCALARS, encode
 from .errors import DecodeError, EncodeError, LimitExceeded
 from .messages import TYPE_NOTIFICATION, TYPE_REQUEST, TYPE_RESPONSE, Notification, new_request, new_response
 
@@ -80,7 +81,6 @@ def _element_sizes() -> bytes:
 _SIZES: Final = _element_sizes()
 _UINT32: Final = 0xCE
 _MSGID_END: Final = 7  # after the list's header, the type, the header of a uint32, and itself
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _HEAD: Final[Callable[[bytes], tuple[int, int, int, int]]] = struct.Struct(">BBBI").unpack_from
 _FOUR_FIELDS: Final = 0x94
 _MSGID_WIDTHS: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4}
@@ -250,6 +250,15 @@ def encode_request(msgid: int, method: str, params: Sequence[object]) -> bytes:
     Raises:
         EncodeError: A parameter cannot be sent, or a peer of ours would refuse it.
     """
+    if type(params) is tuple and type(method) is str:
+        for param in params:
+            if type(param) not in SCALARS:
+                break
+        else:
+            try:
+                return encode((TYPE_REQUEST, msgid, method, params))
+            except Exception:  # noqa: BLE001, S110  # the careful way says what is wrong with which of them
+                pass
     if not isinstance(method, str):
         raise EncodeError("it must be text", "method")
     return _encode((TYPE_REQUEST, msgid, method, params), 1, _are_scalars(params))
@@ -272,13 +281,19 @@ def encode_response(msgid: int, error: object, result: object) -> bytes:
     Raises:
         EncodeError: The value cannot be sent, or a peer of ours would refuse it.
     """
-    return _encode((TYPE_RESPONSE, msgid, error, result), 0, error is None and type(result) in _SCALARS)
+    only_scalars = error is None and type(result) in SCALARS
+    if only_scalars:
+        try:
+            return encode((TYPE_RESPONSE, msgid, None, result))
+        except Exception:  # noqa: BLE001, S110  # as above
+            pass
+    return _encode((TYPE_RESPONSE, msgid, error, result), 0, only_scalars)
 
 
 def _are_scalars(params: Sequence[object]) -> bool:
     """Tell whether there is neither a container nor an extension among the parameters."""
     for param in params:  # noqa: SIM110  # all() with a generator takes three times as long for the usual one or two
-        if type(param) not in _SCALARS:
+        if type(param) not in SCALARS:
             return False
     return True
 

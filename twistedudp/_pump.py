@@ -1,7 +1,7 @@
 """The client's pump: where the core, the local ports and the clock meet.
 
 Theory of operation: whatever happens, a command from the application, a datagram, an ICMP error or the timer, goes into
-the core, and then :meth:`RequestPump.pump` does what the core's driving contract asks for: it sends the transmits,
+the core, and then :meth:`RequestPump.pump` does what the core's driving contract asks for: it sends the datagrams,
 arms the timer, and delivers the events, in this order, until there is nothing left. Delivering an event runs the
 application's callbacks, which may come back with commands; these only mark that the pump has to go round once more.
 
@@ -124,11 +124,8 @@ class RequestPump:
         requester = self.requester
         try:
             while True:
-                while transmits := requester.transmits():  # sending may fail at once, and the next address be tried
-                    if len(transmits) > 1:
-                        transmits = self._send_batch(transmits)
-                    for transmit in transmits:
-                        self._send(transmit)
+                while self._send_all():  # sending may fail at once, and the next address be tried
+                    pass
                 self._alarm.at(requester.next_deadline())
                 events = requester.events()
                 if not events:
@@ -148,7 +145,7 @@ class RequestPump:
         """
         self._alarm.cancel()
         for transmit in self.requester.transmits():  # of a callback's commands, if it is a callback that stops
-            self._send(transmit)
+            self._send(*transmit)
         self._usual.clear()
         for port in list(self._ports):
             self._close_port(port)
@@ -158,37 +155,50 @@ class RequestPump:
         self.requester.deadline_reached(now=now)
         self.pump()
 
-    def _send_batch(self, transmits: list[Transmit]) -> list[Transmit]:
-        """Send together what leaves from the usual port; return what is to be sent one by one."""
-        ipv6 = ":" in transmits[0][1][0]
+    def _send_all(self) -> bool:
+        """Send what the core wants to be sent; tell whether that was anything."""
+        datagrams = self.requester.datagrams()
+        others = () if datagrams else self.requester.transmits()
+        if others:
+            datagrams = [transmit[:2] for transmit in others if not transmit.socket]
+        for payload, peer in datagrams if len(datagrams) < 2 else self._send_batch(datagrams):
+            self._send(payload, peer, 0)
+        for transmit in others:
+            if transmit.socket:
+                self._send(*transmit)
+        return bool(datagrams or others)
+
+    def _send_batch(self, datagrams: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
+        """Send together what leaves from the usual port of one address family; return what is to be sent one by one."""
+        first = datagrams[0][1]
+        ipv6 = ":" in first[0]
         port: Any = self._ports.get((0, ipv6))
         if port is None or not hasattr(port, "write_batch"):
-            return transmits
-        batch = [transmit[:2] for transmit in transmits if transmit[2] == 0 and (":" in transmit[1][0]) is ipv6]
-        for payload, peer, error in port.write_batch(batch):
-            self._not_sent(Transmit(payload, peer, 0), error)
-        if len(batch) == len(transmits):
-            return []
-        return [transmit for transmit in transmits if transmit[2] or (":" in transmit[1][0]) is not ipv6]
+            return datagrams
+        others: list[tuple[bytes, Address]] = []
+        if [peer for _, peer in datagrams if peer is not first]:  # to more than one server, which is rare
+            others = [datagram for datagram in datagrams if (":" in datagram[1][0]) is not ipv6]
+            datagrams = [datagram for datagram in datagrams if (":" in datagram[1][0]) is ipv6]
+        for payload, peer, error in port.write_batch(datagrams):
+            self._not_sent(payload, peer, 0, error)
+        return others
 
-    def _send(self, transmit: Transmit) -> None:
-        payload, peer, socket = transmit
+    def _send(self, payload: bytes, peer: Address, socket: int) -> None:
         try:
             write = self._usual.get(peer) if socket == 0 else None
             if write is None:
                 write = self._way_to(peer, socket)
             write(payload, peer)
         except (OSError, CannotListenError, MessageLengthError, InvalidAddressError) as error:
-            self._not_sent(transmit, error)
+            self._not_sent(payload, peer, socket, error)
 
-    def _not_sent(self, transmit: Transmit, error: Exception) -> None:
+    def _not_sent(self, payload: bytes, peer: Address, socket: int, error: Exception) -> None:
         """Learn why a datagram could not be sent."""
         self.requester.stats.not_sent += 1
-        payload, peer, socket = transmit
         fault = self._fault_of_caller(error, peer)
         number = getattr(getattr(error, "socketError", error), "errno", None)
         if fault is not None:
-            self.requester.send_failed(transmit, fault, now=self.now())
+            self.requester.send_failed(Transmit(payload, peer, socket), fault, now=self.now())
         elif number in _NO_ROUTE:
             self.requester.peer_unreachable(peer, os.strerror(number), payload, socket, now=self.now())
         elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes

@@ -5,6 +5,9 @@ One forged datagram between two servers that answer everything makes them answer
 CVE-2024-2169). So four senders are not answered: source port 0, which nobody can be reached at; this port itself; the
 privileged ports of other machines, where such servers stand; and whoever sends to a broadcast or multicast address,
 whose datagram many would answer at once. Each refusal is counted, none is logged.
+
+A port of ours hands over what has come together, and takes the answers together: then a datagram costs one look at its
+sender's port, which is enough for almost all of them. What was sent to a group comes alone.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from twisted.internet.protocol import DatagramProtocol
 from .address import is_loopback, unmapped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from .address import Address
 
 __all__ = ["OWN_HOSTS_REMEMBERED", "EchoProtocol", "EchoStats"]
@@ -68,6 +73,7 @@ class EchoProtocol(DatagramProtocol):
         self._port_tells_groups = False
         self._own_hosts: dict[str, bool] = {}
         self._own_hosts_used = 0
+        self._write_batch: Callable[[Sequence[tuple[bytes, Address]]], list[Any]] | None = None
 
     def startProtocol(self) -> None:
         """Learn the address that this server answers from."""
@@ -76,14 +82,14 @@ class EchoProtocol(DatagramProtocol):
         self._port_tells_groups = hasattr(self.transport, "delivering_to_group")
         self._own_hosts.clear()
         self._own_hosts_used = 0
+        # A subclass that answers otherwise is to be asked for each datagram.
+        is_plain = type(self).datagramReceived is EchoProtocol.datagramReceived
+        self._write_batch = getattr(self.transport, "write_batch", None) if is_plain else None
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Send a datagram back where it came from, unless that may start a loop."""
         port = addr[1]
-        if port < _PRIVILEGED_PORTS and self._refuses_privileged(addr):
-            return
-        if port == self._own_port and self._is_own_host(unmapped(addr[0])):
-            self.stats.refused_own_address += 1
+        if (port < _PRIVILEGED_PORTS or port == self._own_port) and self._refuses(addr):
             return
         transport = self.transport
         if self._port_tells_groups and transport.delivering_to_group:
@@ -92,14 +98,31 @@ class EchoProtocol(DatagramProtocol):
         transport.write(datagram, addr)
         self.stats.echoed += 1
 
-    def _refuses_privileged(self, addr: Address) -> bool:
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Do the same for all the datagrams that have come, none of them to a group; the answers leave together."""
+        if self._write_batch is None:
+            for datagram, addr in datagrams:
+                self.datagramReceived(datagram, addr)
+            return
+        own_port = self._own_port
+        if [True for _, (_, port) in datagrams if port < _PRIVILEGED_PORTS or port == own_port]:
+            datagrams = [datagram for datagram in datagrams if not self._refuses(datagram[1])]
+        refused = self._write_batch(datagrams) if datagrams else []
+        self.stats.echoed += len(datagrams) - len(refused)
+        if refused:
+            raise refused[0][2]  # as write() would have done, for the port to log
+
+    def _refuses(self, addr: Address) -> bool:
+        """Tell whether a datagram from this sender must not be answered, and count it."""
         host, port = addr
         if port == 0:
             self.stats.refused_port_zero += 1
-            return True
-        if self.answer_privileged_ports or is_loopback(host):
+        elif port < _PRIVILEGED_PORTS and not self.answer_privileged_ports and not is_loopback(host):
+            self.stats.refused_privileged_port += 1
+        elif port == self._own_port and self._is_own_host(unmapped(host)):
+            self.stats.refused_own_address += 1
+        else:
             return False
-        self.stats.refused_privileged_port += 1
         return True
 
     def _is_own_host(self, host: str) -> bool:

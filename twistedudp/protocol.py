@@ -1,7 +1,7 @@
 """The protocol that serves rpc methods: where core, codec, methods and transport meet on the server's side.
 
 Theory of operation: every datagram goes into the core's :class:`Responder`; what comes out as an event is run at once,
-and its outcome goes back into the responder, whose transmits are written. A method that returns a Deferred or a
+and its outcome goes back into the responder, whose datagrams are written. A method that returns a Deferred or a
 coroutine stays in the table until that fires. Exceptions of methods go to the log with the method's name; the network
 learns no more than that the method failed.
 """
@@ -39,7 +39,7 @@ MAX_LOGGED_FAILURES: Final = 10
 """Tracebacks of failing methods logged per second: anybody can call a method that fails, and must not fill the disk."""
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
-"""Results that are surely no Deferred, which is an abstract class and therefore slow to ask for."""
+"""Results that are surely neither a coroutine nor a Deferred, which is a class that is slow to ask for."""
 
 _MAX_SHOWN_NAME: Final = 64  # characters of an unknown method's name that are sent back
 
@@ -107,10 +107,19 @@ class RPCServerProtocol(DatagramProtocol):
         """Do the same for all the datagrams that have come; their answers leave together."""
         responder = self._responder
         now = self._clock()
-        for datagram, addr in datagrams:
-            responder.datagram_received(datagram, addr, now=now)
-            for incoming in responder.events():
-                self._run(incoming)
+        receive, events, run = responder.datagram_received, responder.events, self._run
+        asker = datagrams[0][1]
+        outside = calling_peer.set(asker)  # once for all that a peer sends in a row
+        try:
+            for datagram, addr in datagrams:
+                receive(datagram, addr, now=now)
+                for incoming in events():
+                    if addr is not asker:
+                        calling_peer.set(addr)
+                        asker = addr
+                    run(incoming)
+        finally:
+            calling_peer.reset(outside)
         self._flush()
 
     def doStop(self) -> None:
@@ -122,25 +131,21 @@ class RPCServerProtocol(DatagramProtocol):
         super().doStop()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
     def _run(self, incoming: IncomingRequest) -> None:
-        message = incoming.message
-        served = self._table.get(message.method)
+        served = self._table.get(incoming.method)
         if served is None:
-            name = message.method[:_MAX_SHOWN_NAME]
+            name = incoming.method[:_MAX_SHOWN_NAME]
             text = f"the server has no method {name!r}; rpc.methods lists what it has"
             self._responder.respond_error(incoming, CODE_UNKNOWN_METHOD, text)
             return
-        token = calling_peer.set(incoming.peer)
         try:
-            result = served.call(*served.arguments_untrusted(message.params))
-            kind = type(result)
-            if isinstance(result, CoroutineType):
+            result = served.call(*served.arguments_untrusted(incoming.params))
+            is_plain = type(result) in _PLAIN
+            if not is_plain and isinstance(result, CoroutineType):
                 result = Deferred.fromCoroutine(result)
         except BaseException:  # noqa: BLE001  # whatever a method raises, its caller is answered and the server goes on
             self._failed(Failure(), incoming, served)  # type: ignore[no-untyped-call]  # nor here
             return
-        finally:
-            calling_peer.reset(token)
-        if kind not in _PLAIN and isinstance(result, Deferred):
+        if not is_plain and isinstance(result, Deferred):
             self._wait(result, incoming, served)
         else:
             self._responder.respond(incoming, result)
@@ -190,20 +195,20 @@ class RPCServerProtocol(DatagramProtocol):
     def _flush(self) -> None:
         """Send the responses; a lost one is the caller's to ask for again."""
         transport: Any = self.transport
-        transmits = self._responder.transmits()
+        datagrams = self._responder.datagrams()
         if transport is None:
             return
-        if len(transmits) > 1 and hasattr(transport, "write_batch"):
-            refused = transport.write_batch([(payload, peer) for payload, peer, _ in transmits])
+        if len(datagrams) > 1 and hasattr(transport, "write_batch"):
+            refused = transport.write_batch(datagrams)
             if refused:
                 self._responder.stats.rejected["send_failed"] += len(refused)
         else:
-            for payload, peer, _ in transmits:
+            for payload, peer in datagrams:
                 try:
                     transport.write(payload, peer)
                 except (OSError, MessageLengthError):  # noqa: PERF203  # Twisted's port raises what the network did
                     self._responder.stats.rejected["send_failed"] += 1
-        for payload, peer, _ in transmits:
+        for payload, peer in datagrams:
             if len(payload) > SAFE_PAYLOAD:
                 self._note_large(len(payload), peer)
 

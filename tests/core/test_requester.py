@@ -375,6 +375,14 @@ class AnswerTests(SynchronousTestCase):
         client.receive(foreign)
         self.assertEqual(client.result(), 5)
 
+    def test_response_to_a_raw_echo(self) -> None:
+        """The number that a raw echo has in the table is on no wire: a response with it answers nothing."""
+        for msgids in (count(1), count(2**16)):  # each of these has its own way through the codec
+            client = Client(FIRST, msgids=msgids)
+            echo = client.echo(b"raw")
+            client.receive(encode_response(echo.msgid, None, "ok"))
+            self.assertEqual((client.rejected, echo.done), ({"unmatched": 1}, False))
+
     def test_dropped(self) -> None:
         """Everything else is counted by its reason and dropped, and the request is answered after all."""
         client = Client(FIRST)

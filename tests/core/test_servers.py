@@ -181,6 +181,13 @@ class ChoiceTests(ServerListTestCase):
         self.servers.answered(self.at(THIRD), START)
         self.assertEqual(self.choose(), THIRD)
 
+    def test_preferred_leaves(self) -> None:
+        """A server that has answered and is no longer among the addresses gives way to the first of these."""
+        self.at(THIRD).round_trip.sampled(0.1)
+        self.servers.answered(self.at(THIRD), START)
+        self.replace(SECOND, FIRST)
+        self.assertEqual(self.choose(), SECOND)
+
     def test_open_circuits_are_passed_over(self) -> None:
         """The next one in the round whose circuit is closed, or due for a look; none where there is no such one."""
         self.servers.answered(self.at(SECOND), START)

@@ -19,7 +19,6 @@ from twistedudp.core._requester import Requester
 from twistedudp.core._responder import Responder
 from twistedudp.core._response_cache import CachedResponse, ResponseCache
 from twistedudp.core._round_trip import RoundTrip
-from twistedudp.core._transmit import Transmit
 from twistedudp.messages import Request
 
 if TYPE_CHECKING:
@@ -269,8 +268,7 @@ def leaks_port(self: RequestPump, socket: int) -> None:
 def answers_twice(self: Responder, payload: bytes, peer: Address, *, now: float) -> None:
     """Each arrival of a request is answered twice, to make sure."""
     _datagram_received(self, payload, peer, now=now)
-    if self._transmits:
-        self._transmits.append(Transmit(*self._transmits[-1]))
+    self._datagrams += self._datagrams[-1:]
 
 
 @_replaces(RoundTrip, "answered_late", seed=1)

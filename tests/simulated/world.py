@@ -66,10 +66,10 @@ class WatchedNetwork(SimulatedNetwork):
     forged: set[int]
     forger: Forger | None = None
 
-    def send(self, host: Host, datagram: Datagram) -> None:
+    def send(self, host: Host, datagram: Datagram, *, here: bool = True, elsewhere: bool = True) -> None:
         """Put a datagram on its way."""
         self.sent.append((len(self.trace), host.name, datagram))
-        super().send(host, datagram)
+        super().send(host, datagram, here=here, elsewhere=elsewhere)
         if self.forger is not None and datagram.error is None:
             self.forger.saw(host, datagram)
 

@@ -1,7 +1,14 @@
 """The request and response rules of twistedudp, without any I/O.
 
-Theory of operation: see the driving contract in :mod:`twistedudp.core._requester`. Nothing here imports twisted,
-sockets, clocks or randomness: time and random numbers are arguments.
+Theory of operation: the driving contract. There are four kinds of methods, and none of them does I/O or looks at a
+clock: *commands* (``send_request``, ``cancel``, ``close``, ...) are what the caller wants; *inputs*
+(``datagram_received``, ``peer_unreachable``, ``deadline_reached``, ``servers_resolved``, ...) are what happened;
+*outputs* (``datagrams``, ``transmits``, ``next_deadline``, ``events``, ``unused_sockets``) are what is to be done about
+it; the rest are getters. After any command or input the owner sends the datagrams and the transmits, arms its one timer
+at ``next_deadline``, delivers the events and closes the unused sockets, in this order, so that an event's receiver who
+calls a command finds a consistent state. ``now`` is in seconds on any clock that does not go back.
+
+Nothing here imports twisted, sockets, clocks or randomness: time and random numbers are arguments.
 """
 
 from __future__ import annotations

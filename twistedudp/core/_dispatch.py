@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from ..errors import CircuitOpen, DatagramTooLarge
+from ..errors import CircuitOpen, DatagramTooLarge, PeerUnreachable
 from ._deadlines import DeadlineQueue
 from ._pending import Kind
-from ._transmit import new_transmit
+from ._transmit import Transmit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ._pending import PendingRequest, RequesterStats
     from ._servers import Server, ServerList
     from ._settings import RequesterSettings
-    from ._transmit import Transmit
 
 __all__ = ["FIRST_RETRY_SOCKET", "Dispatch"]
 
@@ -38,10 +37,11 @@ lost their datagrams together do not repeat them together."""
 FIRST_RETRY_SOCKET: Final = 1 << 16
 """Sockets below are those of raw echoes; each retransmission that wants a socket of its own takes the next number."""
 
+_RAW: Final = Kind.RAW  # a look at an enumeration's class takes longer than one at this
 _MIN_REBUILD: Final = 1024  # entries of the queue; below this, sweeping it would save nothing
 
 
-class Dispatch:
+class Dispatch:  # budget: what is to be sent, whereto and when, at hand without a further look
     """The servers, the queue before them, and what is to be sent.
 
     Args:
@@ -56,7 +56,9 @@ class Dispatch:
         servers: The known addresses.
         deadlines: When something is due for which request.
         queue: The requests that wait for their turn, and some that have ended.
-        transmits: The datagrams to be sent, in order.
+        datagrams: What is to be sent, in order, with its peers, if all of it leaves from the usual socket: plain pairs,
+            since one is made for every request and they leave together.
+        transmits: What is to be sent, in order, if not.
         unused_sockets: The local sockets that no request needs any more.
     """
 
@@ -72,9 +74,11 @@ class Dispatch:
     ) -> None:
         self.servers = servers
         self.deadlines = DeadlineQueue(waiting)
+        self.datagrams: list[tuple[bytes, Address]] = []
         self.transmits: list[Transmit] = []
         self.unused_sockets: list[int] = []
         self._settings = settings
+        self._max_timeout = settings.policy.max_timeout
         self._random = random
         self._stats = stats
         self._fail = fail
@@ -83,8 +87,8 @@ class Dispatch:
         self._retry_sockets = 0
         self._next_retry_socket = FIRST_RETRY_SOCKET
 
-    def server_for(self, request: PendingRequest, now: float) -> Server | None:
-        """Return the server that a new request is to go to at once, or ``None`` where it has to wait for its turn.
+    def submit(self, request: PendingRequest, now: float) -> None:
+        """Take a new request: transmit it if there is room for it, or let it wait for its turn.
 
         Raises:
             CircuitOpen: No server answers at present.
@@ -92,27 +96,52 @@ class Dispatch:
         """
         server = self.servers.choose(now)
         if server is None:
-            if not len(self.servers):
-                return None
-            self._stats.suspended += 1
-            raise self._circuit_open(now)
-        if len(request.payload) > server.max_payload:
+            if len(self.servers):
+                self._stats.suspended += 1
+                raise self._circuit_open(now)
+        elif len(request.payload) > server.max_payload:
             raise DatagramTooLarge(len(request.payload), server.max_payload)
-        window = server.window
-        if self.queue or window.in_flight + 1 > window.size:
-            self._stats.queued += 1
-            return None
-        return server
-
-    def submit(self, request: PendingRequest, server: Server | None, now: float) -> None:
-        """Transmit a new request to the server that was found for it, or let it wait for its turn."""
+        self._stats.requests += 1
+        self._waiting[request.msgid] = request
         if server is not None:
-            self._start(request, server, now)
-            return
+            window = server.window
+            if window.in_flight + 1 <= window.size and not self.queue:
+                self._start(request, server, now)
+                return
+            self._stats.queued += 1
+        self._wait(request)
+
+    def _wait(self, request: PendingRequest) -> None:
         self.queue.append(request)
         if len(self.queue) > _MIN_REBUILD and len(self.queue) > 2 * len(self._waiting):
             self.queue = deque(queued for queued in self.queue if not queued.done)
         self.deadlines.add(request)
+
+    def _start(self, request: PendingRequest, server: Server, now: float) -> None:
+        """Transmit a request to its first server, or to the first that it has moved to."""
+        if server.breaker.is_open:
+            server.breaker.let_through(now)
+        if request.attempts:  # it was refused elsewhere, and goes on where its schedule was
+            self.transmit(request, server, now, request.interval)
+            return
+        first = server.round_trip.timeout
+        if first is None:
+            first = server.round_trip.first_timeout(request.deadline - now)
+        request.interval = first
+        wait, most = first * (1 + _JITTER * self._random()), self._max_timeout
+        due = now + (wait if wait < most else most)  # noqa: FURB136  # min() takes twice as long
+        # What transmit() does, less all that only a request can need which was transmitted before.
+        request.server = server
+        request.asked = server.alone
+        request.is_sample = True
+        request.attempts = 1
+        request.sent = now
+        if due < request.deadline:
+            request.due = due
+        server.window.in_flight += 1
+        self.deadlines.add(request)
+        self._stats.transmitted += 1
+        self._send(request.payload, server.address, request.socket)
 
     def drain(self, now: float) -> None:
         """Transmit the queued requests for which there is room now; fail them where no server answers."""
@@ -128,6 +157,8 @@ class Dispatch:
                     self._fail(request, self._circuit_open(now))
                 elif server.window.is_full():
                     return
+                elif len(request.payload) > server.max_payload:
+                    self._too_large(request, server)
                 else:
                     self._start(request, server, now)
             queue.popleft()
@@ -148,7 +179,7 @@ class Dispatch:
             other = self.servers.after(server, len(request.payload), avoid)
             if other is not None and not other.window.is_full():
                 server = other
-            if request.kind is not Kind.RAW:  # which is known by its socket
+            if request.kind is not _RAW:  # which is known by its socket
                 self._change_socket(request)
         self.transmit(request, server, now, request.interval)
 
@@ -166,18 +197,15 @@ class Dispatch:
         self.deadlines.add(request)
 
     def transmit(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
-        """Transmit a request to a server and look at it again after ``wait`` seconds."""
+        """Transmit a request again to a server and look at it again after ``wait`` seconds."""
         if server is not request.server:
             if len(request.payload) > server.max_payload:
-                self._stats.failed += 1
-                self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
+                self._too_large(request, server)
                 return
             if request.server is not None:
                 request.server.window.in_flight -= 1
             request.is_sample = server.address not in request.asked
-            if not request.asked:
-                request.asked = server.alone
-            elif request.is_sample:
+            if request.is_sample:
                 request.asked += server.alone
             request.server = server
             server.window.in_flight += 1
@@ -186,10 +214,24 @@ class Dispatch:
         request.attempts += 1
         request.sent = now
         due = now + wait
-        request.due = due if due < request.deadline else request.deadline  # noqa: FURB136  # min() takes twice as long
+        request.due = due if due < request.deadline else request.deadline  # noqa: FURB136  # as above
         self.deadlines.add(request)
         self._stats.transmitted += 1
-        self.transmits.append(new_transmit((request.payload, server.address, request.socket)))
+        self._send(request.payload, server.address, request.socket)
+
+    def take_transmits(self) -> list[Transmit]:
+        """Return all that is to be sent, in order, and forget it."""
+        transmits = self.transmits or [Transmit(payload, peer) for payload, peer in self.datagrams]
+        self.transmits, self.datagrams = [], []
+        return transmits
+
+    def _send(self, payload: bytes, peer: Address, socket: int) -> None:
+        if socket or self.transmits:
+            if self.datagrams:  # they come first
+                self.transmits = self.take_transmits()
+            self.transmits.append(Transmit(payload, peer, socket))
+        else:
+            self.datagrams.append((payload, peer))
 
     def notify(self, payload: bytes, server: Server) -> None:
         """Transmit a notification, of which nothing is heard again.
@@ -200,12 +242,13 @@ class Dispatch:
             self._stats.notifications_dropped += 1
             return
         self._stats.transmitted += 1
-        self.transmits.append(new_transmit((payload, server.address, 0)))
+        self._send(payload, server.address, 0)
 
     def ended(self, request: PendingRequest) -> None:
         """Learn that a request has an outcome; what it held is free."""
-        if request.server is not None:
-            request.server.window.in_flight -= 1
+        server = request.server
+        if server is not None:
+            server.window.in_flight -= 1
         if request.retry_sockets:
             self._retry_sockets -= len(request.retry_sockets)
             self.unused_sockets += request.retry_sockets
@@ -226,6 +269,18 @@ class Dispatch:
         else:
             server.round_trip.answered_late(request.interval, now - request.sent)
 
+    def refused(self, request: PendingRequest, server: Server, reason: str, now: float) -> None:
+        """Learn that a server refused a request: it moves on to one that has not been tried, or fails."""
+        self._stats.refused += 1
+        request.refused |= {server.address}
+        self.servers.failed(server)
+        is_free = request.idempotent or request.attempts == len(request.refused)  # otherwise it may have run there
+        other = self.servers.after(server, len(request.payload), request.refused) if is_free else None
+        if other is not None:
+            self.move(request, other, now)
+        elif not self._settings.retry_refused:
+            self._fail(request, PeerUnreachable(server.address, reason))
+
     def ran_out(self, request: PendingRequest, now: float) -> None:
         """Learn that a request's deadline has come without an answer, or with nothing but ``busy``."""
         server = request.server
@@ -239,17 +294,9 @@ class Dispatch:
             if asked is not None and asked.heard <= request.started:  # it was silent for the call's whole time
                 asked.breaker.ran_out(now)
 
-    def _start(self, request: PendingRequest, server: Server, now: float) -> None:
-        """Transmit a request for the first time."""
-        if server.breaker.is_open:
-            server.breaker.let_through(now)
-        if request.attempts:  # it was refused elsewhere, and goes on where its schedule was
-            self.transmit(request, server, now, request.interval)
-            return
-        first = server.round_trip.first_timeout(request.deadline - now)
-        request.interval = first
-        wait = min(first * (1 + _JITTER * self._random()), self._settings.policy.max_timeout)
-        self.transmit(request, server, now, wait)
+    def _too_large(self, request: PendingRequest, server: Server) -> None:
+        self._stats.failed += 1
+        self._fail(request, DatagramTooLarge(len(request.payload), server.max_payload))
 
     def _change_socket(self, request: PendingRequest) -> None:
         if self._retry_sockets >= self._settings.max_retry_ports:

@@ -1,38 +1,32 @@
 """The client's half of the protocol: requests, their outcomes, and what counts as their answer.
 
-Theory of operation: the driving contract. There are four kinds of methods, and none of them does I/O or looks at a
-clock: *commands* (``send_request``, ``cancel``, ``close``, ...) are what the caller wants; *inputs*
-(``datagram_received``, ``peer_unreachable``, ``deadline_reached``, ``servers_resolved``, ...) are what happened;
-*outputs* (``transmits``, ``next_deadline``, ``events``, ``unused_sockets``) are what is to be done about it; the rest
-are getters. After any command or input the owner sends the transmits, arms its one timer at ``next_deadline``, delivers
-the events and closes the unused sockets, in this order, so that an event's receiver who calls a command finds a
-consistent state. ``now`` is in seconds on any clock that does not go back.
-
-A request is in the table from its command until it has an outcome: a result, an error, or the caller's cancel. When it
-leaves, and where to, is :mod:`twistedudp.core._dispatch`'s matter. Its answer must come from an address that it was
-sent to and carry its msgid; everything else is counted and dropped. A retransmission has the same bytes and leaves from
-the same socket to the same address, so that a server can recognise it; those of idempotent requests leave from a fresh
-socket and go round the servers instead. An ICMP error that quotes a request moves it on to an address that has not been
-tried, or fails it if there is none.
+Theory of operation: the driving contract of :mod:`twistedudp.core`. A request is in the table from its command until
+it has an outcome: a result, an error, or the caller's cancel. When it leaves, and where to, is
+:mod:`twistedudp.core._dispatch`'s matter. Its answer must come from an address that it was sent to and carry its msgid;
+everything else is counted and dropped. A retransmission has the same bytes and leaves from the same socket to the same
+address, so that a server can recognise it; those of idempotent requests leave from a fresh socket and go round the
+servers instead. An ICMP error that quotes a request moves it on to an address that has not been tried, or fails it if
+there is none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .._msgpack import decode_untrusted, encode_notification, encode_request, peek_msgid_untrusted
+from .._scalars import scalar_response_untrusted
 from ..errors import (
     DatagramTooLarge,
     DecodeError,
     ErrorReplyReceived,
     PeerReflects,
-    PeerUnreachable,
     RequestAborted,
     TooManyRequests,
 )
 from ..messages import CODE_BUSY, TYPE_RESPONSE, Request, Response
 from ._dispatch import Dispatch
 from ._echoes import EchoTable
+from ._notifications import NotificationQueue
 from ._pending import Kind, PendingRequest, RequesterStats
 from ._quotes import quoted_requests_untrusted
 from ._recent import RecentRequests
@@ -44,10 +38,14 @@ if TYPE_CHECKING:
 
     from ..address import Address
     from ..errors import TwistedUDPError
-    from ._servers import Server
     from ._transmit import Transmit
 
 __all__ = ["Requester"]
+
+# A look at an enumeration's class takes longer than one at these.
+_CALL: Final = Kind.CALL
+_ECHO: Final = Kind.ECHO
+_RAW: Final = Kind.RAW
 
 
 class Requester:  # budget: the parts of one table, at hand without a further look
@@ -70,9 +68,11 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         self._waiting: dict[int, PendingRequest] = {}
         self._recent = RecentRequests()
         self._echoes = EchoTable()
-        self._notifications: list[bytes] = []
         self._dispatch = Dispatch(
             self._waiting, self._servers, self.settings, self.stats, random=random, fail=self._fail
+        )
+        self._notifications = NotificationQueue(
+            self.settings.max_queued_notifications, self._servers, self._dispatch, self.stats
         )
         self._completed: list[PendingRequest] = []
 
@@ -89,7 +89,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         *,
         timeout: float,
         now: float,
-        kind: Kind = Kind.CALL,
+        kind: Kind = _CALL,
         idempotent: bool = False,
     ) -> PendingRequest:
         """Call a method.
@@ -118,8 +118,8 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         if len(payload) > self._unchecked_size:
             self._check_size(payload)
         deadline = now + timeout
-        request = PendingRequest(msgid, payload, kind, idempotent or kind is Kind.ECHO, now, deadline, deadline)
-        self._accept(request, now)
+        request = PendingRequest(msgid, payload, kind, idempotent or kind is _ECHO, now, deadline, deadline)
+        self._submit(request, now)
         return request
 
     def send_echo(self, payload: bytes, *, timeout: float, now: float) -> PendingRequest:
@@ -139,8 +139,8 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self.stats.too_many += 1
             raise
         deadline = now + timeout
-        request = PendingRequest(self._next_msgid(), payload, Kind.RAW, True, now, deadline, deadline, socket=socket)
-        self._accept(request, now)
+        request = PendingRequest(self._next_msgid(), payload, _RAW, True, now, deadline, deadline, socket=socket)
+        self._submit(request, now)
         self._echoes.add(request)
         return request
 
@@ -156,26 +156,19 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         """
         payload = encode_notification(method, params)
         self._check_size(payload)
-        self.stats.notifications += 1
-        if (server := self._servers.preferred) is not None:
-            self._dispatch.notify(payload, server)
-        elif len(self._notifications) < self.settings.max_queued_notifications:
-            self._notifications.append(payload)
-        else:
-            self.stats.notifications_dropped += 1
+        self._notifications.submit(payload)
         return len(payload)
 
     def cancel(self, request: PendingRequest, *, now: float) -> None:
         """Forget a request without an event; nothing happens if it has an outcome already."""
         if not request.done:
             self.stats.cancelled += 1
-            self._forget(request)
+            self._forget(request, False)
             self._dispatch.drain(now)
 
     def close(self) -> None:
         """Fail every waiting request with :class:`RequestAborted`, and forget the notifications that were not sent."""
-        self.stats.notifications_dropped += len(self._notifications)
-        self._notifications.clear()
+        self._notifications.drop()
         for request in list(self._waiting.values()):
             self.stats.aborted += 1
             self._fail(request, RequestAborted("the client service was stopped while the request was waiting"))
@@ -187,18 +180,13 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         """Learn the servers' addresses, in the order in which they are to be tried; at least one."""
         self._servers.replace(addresses, now)
         self._dispatch.drain(now)
-        server = self._servers.preferred
-        assert server is not None  # noqa: S101  # there is at least one
-        for payload in self._notifications:
-            self._dispatch.notify(payload, server)
-        self._notifications.clear()
+        self._notifications.release()
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
         """Learn that no server has an address: everything fails that waits for one; known addresses stay in use."""
         if len(self._servers):
             return
-        self.stats.notifications_dropped += len(self._notifications)
-        self._notifications.clear()
+        self._notifications.drop()
         for request in [request for request in self._waiting.values() if request.server is None]:
             self.stats.failed += 1
             self._fail(request, error)
@@ -211,6 +199,22 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
                 self._answer(echo, payload, peer, now)
                 self._dispatch.drain(now)
                 return
+        response = scalar_response_untrusted(payload)
+        if response is None:
+            self._take_untrusted(payload, peer, now)
+        else:
+            _, msgid, _, result = response
+            request = self._waiting.get(msgid)
+            if request is None or request.kind is _RAW or peer not in request.asked:
+                request = self._asked_untrusted(msgid, peer)
+                if request is None:
+                    return
+            self._answer(request, result, peer, now)
+        if self._dispatch.queue:
+            self._dispatch.drain(now)
+
+    def _take_untrusted(self, payload: bytes, peer: Address, now: float) -> None:
+        """Take a datagram that is none of the usual responses."""
         msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
         request = None if msgid is None else self._asked_untrusted(msgid, peer)
         if request is None and msgid is not None:
@@ -232,8 +236,6 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self._reflection_untrusted(message, payload, peer, now)
         else:
             self.stats.rejected["not_a_response"] += 1
-        if self._dispatch.queue:
-            self._dispatch.drain(now)
 
     def peer_unreachable(self, peer: Address, reason: str, quoted: bytes, socket: int = 0, *, now: float) -> None:
         """Take an ICMP error, which can be forged: one that quotes no waiting request is counted and ignored.
@@ -245,7 +247,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         for request in quoted_requests_untrusted(quoted, peer, socket, self._waiting, self._echoes):
             if request.server is not None and request.server.address == peer:
                 matched = True
-                self._refused(request, request.server, reason, now)
+                self._dispatch.refused(request, request.server, reason, now)
         if not matched:
             self.stats.rejected["unmatched_icmp"] += 1
         self._dispatch.drain(now)
@@ -271,12 +273,19 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
 
     # Outputs
 
+    def datagrams(self) -> list[tuple[bytes, Address]]:
+        """Return the datagrams to send, in order, with their peers, and forget them.
+
+        It returns none if one of them is not to leave from the usual socket: then all are ``transmits``.
+        """
+        datagrams = self._dispatch.datagrams
+        if datagrams:
+            self._dispatch.datagrams = []
+        return datagrams
+
     def transmits(self) -> list[Transmit]:
-        """Return the datagrams to send, in order, and forget them."""
-        transmits = self._dispatch.transmits
-        if transmits:
-            self._dispatch.transmits = []
-        return transmits
+        """Return the datagrams to send, in order, with their peers and sockets, and forget them."""
+        return self._dispatch.take_transmits()
 
     def next_deadline(self) -> float | None:
         """Return when ``deadline_reached`` must be called, or ``None`` while nothing is due ever.
@@ -311,19 +320,16 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         if size > SAFE_PAYLOAD:
             self.stats.large += 1
 
-    def _accept(self, request: PendingRequest, now: float) -> None:
+    def _submit(self, request: PendingRequest, now: float) -> None:
         if len(self._waiting) >= self.settings.max_outstanding:
             self.stats.too_many += 1
             raise TooManyRequests(f"{len(self._waiting):,} requests are waiting for their responses, the most allowed")
-        server = self._dispatch.server_for(request, now)
-        self.stats.requests += 1
-        self._waiting[request.msgid] = request
-        self._dispatch.submit(request, server, now)
+        self._dispatch.submit(request, now)
 
     def _asked_untrusted(self, msgid: int, peer: Address) -> PendingRequest | None:
         """Return the request with this msgid that waits for a response from this peer; count the datagram if none."""
         request = self._waiting.get(msgid)
-        if request is not None and request.kind is not Kind.RAW:
+        if request is not None and request.kind is not _RAW:
             if peer in request.asked:
                 return request
             self.stats.rejected["wrong_peer"] += 1
@@ -355,29 +361,18 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         request = self._waiting.get(message.msgid)
         if request is None or request.payload != payload or peer not in request.asked:
             self.stats.rejected["not_a_response"] += 1
-        elif request.kind is Kind.ECHO:
+        elif request.kind is _ECHO:
             self._answer(request, message.params[0], peer, now)
         else:
             self._dispatch.heard(request, peer, now)
             self.stats.failed += 1
             self._fail(request, PeerReflects(peer))
 
-    def _refused(self, request: PendingRequest, server: Server, reason: str, now: float) -> None:
-        self.stats.refused += 1
-        request.refused |= {server.address}
-        self._servers.failed(server)
-        is_free = request.idempotent or request.attempts == len(request.refused)  # otherwise it may have run there
-        other = self._servers.after(server, len(request.payload), request.refused) if is_free else None
-        if other is not None:
-            self._dispatch.move(request, other, now)
-        elif not self.settings.retry_refused:
-            self._fail(request, PeerUnreachable(server.address, reason))
-
     def _answer(self, request: PendingRequest, result: object, peer: Address, now: float) -> None:
         self._dispatch.heard(request, peer, now)
         self.stats.answered += 1
         request.result = result
-        self._forget(request, answered=True)
+        self._forget(request, True)
         self._completed.append(request)
 
     def _ran_out(self, request: PendingRequest, now: float) -> None:
@@ -387,14 +382,14 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
 
     def _fail(self, request: PendingRequest, error: TwistedUDPError) -> None:
         request.error = error
-        self._forget(request, answered=isinstance(error, ErrorReplyReceived) and error is not request.busy)
+        self._forget(request, isinstance(error, ErrorReplyReceived) and error is not request.busy)
         self._completed.append(request)
 
-    def _forget(self, request: PendingRequest, *, answered: bool = False) -> None:
+    def _forget(self, request: PendingRequest, answered: bool) -> None:
         request.done = True
         del self._waiting[request.msgid]
         self._dispatch.ended(request)
-        if request.kind is not Kind.RAW:
+        if request.kind is not _RAW:
             self._recent.ended(request.msgid, answered)
         elif self._echoes.remove(request):
             self._dispatch.unused_sockets.append(request.socket)

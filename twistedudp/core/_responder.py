@@ -1,11 +1,11 @@
 """The server's half of the protocol: which datagrams are requests, and what their responses are.
 
-Theory of operation: the same driving contract as the requester's. ``datagram_received`` turns a request into an event;
-the owner runs the method, however long that takes, and gives its outcome to ``respond`` or ``respond_error``, which
-put the response among the transmits. A request that is repeated while it runs, or for a while after, does not become
-an event again: see :mod:`twistedudp.core._response_cache`. A notification is an event that wants no response. Nothing
-else is ever answered: not a malformed datagram, not a response, not source port 0, so that no two servers can keep
-each other busy.
+Theory of operation: the driving contract of :mod:`twistedudp.core`. ``datagram_received`` turns a request into an
+event; the owner runs the method, however long that takes, and gives its outcome to ``respond`` or ``respond_error``,
+which put the response among the datagrams to send. A request that is repeated while it runs, or for a while after, does
+not become an event again: see :mod:`twistedudp.core._response_cache`. A notification is an event that wants no
+response. Nothing else is ever answered: not a malformed datagram, not a response, not source port 0, so that no two
+servers can keep each other busy.
 """
 
 from __future__ import annotations
@@ -16,42 +16,56 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .._msgpack import decode_untrusted, encode_response
+from .._scalars import scalar_request_untrusted
 from ..errors import DecodeError, EncodeError, LimitExceeded
 from ..messages import (
     CODE_BUSY,
     CODE_RESULT_NOT_ENCODABLE,
     CODE_RESULT_TOO_LARGE,
     CODE_SERVER_STOPPING,
+    Notification,
     Request,
     Response,
 )
 from ._response_cache import ResponseCache
 from ._settings import ResponderSettings
-from ._transmit import new_transmit
+from ._transmit import Transmit
 
 if TYPE_CHECKING:
     from ..address import Address
-    from ..messages import Notification
     from ._response_cache import CachedResponse
-    from ._transmit import Transmit
 
 __all__ = ["IncomingRequest", "Responder", "ResponderStats"]
 
 
-class IncomingRequest(msgspec.Struct, eq=False):
-    """One request or notification to be run; a msgspec Struct, because one is made for each of them.
+class IncomingRequest(msgspec.Struct, eq=False, gc=False):
+    """One request or notification to be run.
+
+    A msgspec Struct, because one is made for each of them, and unknown to the garbage collector: it refers to nothing
+    that can refer to it.
 
     Attributes:
         peer: Who sent it.
-        message: What was sent.
+        msgid: Its number; ``None`` for a notification.
+        method: The method's name.
+        params: The method's parameters.
         done: Whether it was answered.
         cached: Where its response will be kept; ``None`` for notifications and idempotent methods.
     """
 
     peer: Address
-    message: Request | Notification
+    msgid: int | None
+    method: str
+    params: list[object]
     done: bool = False
     cached: CachedResponse | None = None
+
+    @property
+    def message(self) -> Request | Notification:
+        """What was sent."""
+        if self.msgid is None:
+            return Notification(self.method, self.params)
+        return Request(self.msgid, self.method, self.params)
 
 
 class ResponderStats:
@@ -94,6 +108,10 @@ class Responder:
     def __init__(self, settings: ResponderSettings | None = None) -> None:
         self.settings = settings or ResponderSettings()
         self.stats = ResponderStats()
+        self._max_request_size = self.settings.max_request_size
+        self._max_response_size = self.settings.max_response_size
+        self._max_running = self.settings.max_running
+        self._idempotent = self.settings.idempotent
         self._cache = ResponseCache(
             max_entries=self.settings.cache_entries,
             max_size=self.settings.cache_size,
@@ -101,7 +119,7 @@ class Responder:
         )
         self._running: dict[IncomingRequest, None] = {}  # in order, so that equal runs are equal
         self._received: list[IncomingRequest] = []
-        self._transmits: list[Transmit] = []
+        self._datagrams: list[tuple[bytes, Address]] = []
 
     def __len__(self) -> int:
         """Return how many requests are running."""
@@ -111,7 +129,7 @@ class Responder:
 
     def datagram_received(self, payload: bytes, peer: Address, *, now: float) -> None:
         """Take a datagram of any origin; cannot fail."""
-        if len(payload) > self.settings.max_request_size:
+        if len(payload) > self._max_request_size:
             self.stats.rejected["too_large"] += 1
             return
         if not peer[1]:
@@ -121,8 +139,17 @@ class Responder:
         if repeated is not None:
             self.stats.repeated += 1
             if repeated.response is not None:
-                self._transmits.append(new_transmit((repeated.response, peer, 0)))
+                self._datagrams.append((repeated.response, peer))
             return
+        request = scalar_request_untrusted(payload)
+        if request is None:
+            self._take_untrusted(payload, peer, now)
+        else:
+            _, msgid, method, params = request
+            self._let_in(IncomingRequest(peer, msgid, method, params), payload, now)
+
+    def _take_untrusted(self, payload: bytes, peer: Address, now: float) -> None:
+        """Take a datagram that is none of the usual requests."""
         try:
             message = decode_untrusted(payload)
         except DecodeError:
@@ -131,18 +158,18 @@ class Responder:
         if isinstance(message, Response):
             self.stats.rejected["not_a_request"] += 1
             return
-        self._let_in(IncomingRequest(peer, message), payload, now)
+        msgid = message.msgid if isinstance(message, Request) else None
+        self._let_in(IncomingRequest(peer, msgid, message.method, message.params), payload, now)
 
     def _let_in(self, incoming: IncomingRequest, payload: bytes, now: float) -> None:
         """Make a request or notification an event, or refuse it where a bound is reached."""
-        message = incoming.message
-        if len(self._running) >= self.settings.max_running:
+        if len(self._running) >= self._max_running:
             self._refuse(incoming, f"{len(self._running):,} requests are running, the most allowed; ask again later")
             return
-        if type(message) is not Request:
+        if incoming.msgid is None:
             self.stats.notifications += 1
         else:
-            if message.method not in self.settings.idempotent:
+            if incoming.method not in self._idempotent:
                 incoming.cached = self._cache.admit(payload, incoming.peer, now)
                 if incoming.cached is None:
                     self._refuse(incoming, "no more responses can be kept for requests that repeat; ask again later")
@@ -155,25 +182,28 @@ class Responder:
 
     def respond(self, incoming: IncomingRequest, result: object) -> None:
         """Answer a request with its result; a result that cannot be sent is answered with the error that says so."""
-        if not self._finish(incoming):
+        msgid = incoming.msgid
+        if msgid is None or incoming.done:
+            self._finish(incoming)
             return
-        message = incoming.message
-        assert isinstance(message, Request)  # noqa: S101  # _finish() is False for notifications
+        incoming.done = True
+        del self._running[incoming]
         try:
-            payload = encode_response(message.msgid, None, result)
+            payload = encode_response(msgid, None, result)
         except LimitExceeded as error:
             self._send_error(incoming, CODE_RESULT_TOO_LARGE, str(error))
             return
         except EncodeError as error:
             self._send_error(incoming, CODE_RESULT_NOT_ENCODABLE, str(error))
             return
-        limit = self.settings.max_response_size
-        if len(payload) > limit:
-            text = f"the response would have {len(payload):,} bytes, more than the limit of {limit:,}"
+        if len(payload) > self._max_response_size:
+            text = f"the response would have {len(payload):,} bytes, more than the limit of {self._max_response_size:,}"
             self._send_error(incoming, CODE_RESULT_TOO_LARGE, text)
             return
         self.stats.responses += 1
-        self._send(incoming, payload)
+        if incoming.cached is not None:
+            self._cache.store(incoming.cached, payload)
+        self._datagrams.append((payload, incoming.peer))
 
     def respond_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
         """Answer a request with an error."""
@@ -187,12 +217,16 @@ class Responder:
 
     # Outputs
 
+    def datagrams(self) -> list[tuple[bytes, Address]]:
+        """Return what is to be sent, in order, with its peers, and forget it."""
+        datagrams = self._datagrams
+        if datagrams:
+            self._datagrams = []
+        return datagrams
+
     def transmits(self) -> list[Transmit]:
-        """Return the datagrams to send, in order, and forget them."""
-        transmits = self._transmits
-        if transmits:
-            self._transmits = []
-        return transmits
+        """Return the same as the requester's transmits are."""
+        return [Transmit(payload, peer) for payload, peer in self.datagrams()]
 
     def events(self) -> list[IncomingRequest]:
         """Return the requests and notifications to run, in order, and forget them."""
@@ -202,7 +236,7 @@ class Responder:
         return received
 
     def _refuse(self, incoming: IncomingRequest, text: str) -> None:
-        if type(incoming.message) is Request:
+        if incoming.msgid is not None:
             self._send_error(incoming, CODE_BUSY, text)
         else:
             self.stats.rejected["busy"] += 1
@@ -213,25 +247,24 @@ class Responder:
             return False
         incoming.done = True
         self._running.pop(incoming, None)
-        return type(incoming.message) is Request
+        return incoming.msgid is not None
 
     def _send_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
-        request = incoming.message
-        assert isinstance(request, Request)  # noqa: S101  # notifications are never answered
+        assert incoming.msgid is not None  # noqa: S101  # notifications are never answered
         error: dict[str, object] = {"code": code, "message": message}
         try:
-            payload = encode_response(request.msgid, error if data is None else {**error, "data": data}, None)
-            fits = len(payload) <= self.settings.max_response_size
+            payload = encode_response(incoming.msgid, error if data is None else {**error, "data": data}, None)
+            fits = len(payload) <= self._max_response_size
         except EncodeError:
             fits = False
         if not fits:
             # Its data, or the text of a method's own error, is the method's doing; the code alone always fits.
             code = code.encode("ascii", "replace")[:64].decode()
-            payload = encode_response(request.msgid, {"code": code, "message": "(too large to send)"}, None)
+            payload = encode_response(incoming.msgid, {"code": code, "message": "(too large to send)"}, None)
         self.stats.errors[code] += 1
         self._send(incoming, payload)
 
     def _send(self, incoming: IncomingRequest, payload: bytes) -> None:
         if incoming.cached is not None:
             self._cache.store(incoming.cached, payload)
-        self._transmits.append(new_transmit((payload, incoming.peer, 0)))
+        self._datagrams.append((payload, incoming.peer))

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["CachedResponse", "ResponseCache"]
 
 
-class CachedResponse(msgspec.Struct, eq=False):
-    """One request that was let in; a msgspec Struct, because one is made for each of them.
+class CachedResponse(msgspec.Struct, eq=False, gc=False):
+    """One request that was let in.
+
+    A msgspec Struct, because one is made for each of them, and unknown to the garbage collector, which would look at
+    each of them again and again: it refers to nothing that can refer to it.
 
     Attributes:
         key: The peer and the request's bytes.

@@ -80,10 +80,12 @@ class RoundTrip:
             self.smoothed = smoothed = seconds
             self.variation = variation = seconds / 2
         else:
-            self.variation = variation = self.variation + (abs(smoothed - seconds) - self.variation) / 4
-            self.smoothed = smoothed = smoothed + (seconds - smoothed) / 8
-        timeout = smoothed + 4 * variation if variation > _GRANULARITY / 4 else smoothed + _GRANULARITY
-        # max() and min() would take twice as long, and this is done for every answer.
+            variation = self.variation
+            error = seconds - smoothed
+            self.variation = variation = variation + ((error if error > 0 else -error) - variation) / 4
+            self.smoothed = smoothed = smoothed + error / 8
+        timeout = smoothed + (4 * variation if variation > _GRANULARITY / 4 else _GRANULARITY)
+        # abs(), max() and min() would take twice as long, and this is done for every answer.
         if timeout < self._low:
             timeout = self._low
         elif timeout > self._high:

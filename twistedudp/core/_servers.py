@@ -97,13 +97,17 @@ class ServerList:
 
     Args:
         settings: Those of the requester.
+
+    Attributes:
+        preferred: The server that comes first, ``None`` while no address is known.
     """
 
     def __init__(self, settings: RequesterSettings) -> None:
+        self.preferred: Server | None = None
         self._settings = settings
+        self._peer_age = settings.peer_age
         self._servers: list[Server] = []
         self._left: list[Server] = []
-        self._preferred = 0
 
     def __len__(self) -> int:
         return len(self._servers)
@@ -113,28 +117,23 @@ class ServerList:
         """What is known of each address, in order."""
         return tuple(server.stats for server in self._servers)
 
-    @property
-    def preferred(self) -> Server | None:
-        """The server that comes first, or ``None`` while no address is known."""
-        return self._servers[self._preferred] if self._servers else None
-
     def choose(self, now: float) -> Server | None:
         """Return the server for a new request: the preferred one, or the next whose circuit is closed.
 
         Returns:
             ``None`` if the circuits of all are open, or while no address is known.
         """
-        servers = self._servers
-        if servers:
-            server = servers[self._preferred]
-            if not server.breaker.is_open and now - server.heard <= self._settings.peer_age:
-                return server  # the usual case, and that of every request
-        at = self._preferred
+        server = self.preferred
+        if server is None:
+            return None
+        if not server.breaker.is_open and now - server.heard <= self._peer_age:
+            return server  # the usual case, and that of every request
+        servers, at = self._servers, self._servers.index(server)
         return next((server for server in servers[at:] + servers[:at] if self._is_fit(server, now)), None)
 
     def _is_fit(self, server: Server, now: float) -> bool:
         """Tell whether a server may be asked; what is known of it is forgotten if it is out of date."""
-        if now - server.heard > self._settings.peer_age and not server.window.in_flight:
+        if now - server.heard > self._peer_age and not server.window.in_flight:
             server.forget(self._settings, now)
         return not server.breaker.is_open or server.breaker.allows(now)
 
@@ -153,7 +152,7 @@ class ServerList:
         self._left = [server for server in known.values() if server.window.in_flight and server not in self._servers]
         # One that has not answered yet may stand there only because its address was known first.
         proven = preferred is not None and preferred.round_trip.timeout is not None
-        self._preferred = self._servers.index(preferred) if proven and preferred in self._servers else 0
+        self.preferred = preferred if proven and preferred in self._servers else self._servers[0]
 
     def after(self, server: Server, size: int, avoid: Collection[Address] = ()) -> Server | None:
         """Return the server to try after one that gave no answer, or ``None`` where there is no other to try.
@@ -164,7 +163,10 @@ class ServerList:
             avoid: Addresses not to try either.
         """
         servers = self._servers
-        at = servers.index(server) if server in servers else self._preferred - 1
+        if server in servers:
+            at = servers.index(server)
+        else:
+            at = servers.index(self.preferred) - 1 if self.preferred is not None else -1
         for other in servers[at + 1 :] + servers[: at + 1]:
             if other is server or other.breaker.is_open or other.address in avoid or other.max_payload < size:
                 continue
@@ -178,16 +180,15 @@ class ServerList:
     def answered(self, server: Server, now: float) -> None:
         """Prefer a server that has answered."""
         server.heard = now
-        breaker = server.breaker
-        if breaker.failures:
-            breaker.answered()
-        if server is not self._servers[self._preferred] and server in self._servers:
-            self._preferred = self._servers.index(server)
+        if server.breaker.failures:
+            server.breaker.answered()
+        if server is not self.preferred and server in self._servers:
+            self.preferred = server
 
     def failed(self, server: Server) -> None:
         """Prefer the next server if this one, which refused or kept silent, is the preferred one."""
-        if server is self._servers[self._preferred]:
-            self._preferred = (self._preferred + 1) % len(self._servers)
+        if server is self.preferred:
+            self.preferred = self._servers[(self._servers.index(server) + 1) % len(self._servers)]
 
     def retry_in(self, now: float) -> float:
         """Return the seconds until the first of the open circuits lets a call through."""

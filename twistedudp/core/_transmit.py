@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..address import Address
 
-__all__ = ["Transmit", "new_transmit"]
+__all__ = ["Transmit"]
 
 
 class Transmit(NamedTuple):
@@ -18,9 +15,5 @@ class Transmit(NamedTuple):
 
     payload: bytes
     peer: Address
-    socket: int
+    socket: int = 0
     """Which local socket it leaves from: 0 is the usual one, others exist where a request needs its own port."""
-
-
-new_transmit: Final[Callable[[tuple[bytes, Address, int]], Transmit]] = partial(tuple.__new__, Transmit)
-"""Makes one from a tuple in half the time: one is made for every datagram."""
