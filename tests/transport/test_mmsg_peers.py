@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
@@ -133,12 +135,19 @@ class ManyPeersTests(MmsgCase):
             port.connectionLost()
 
     def test_bounded(self) -> None:
-        """Twenty thousand senders leave no more than two generations of them behind, and the rest is counted."""
+        """Twenty thousand senders leave no more than two generations of them behind, and the rest is counted.
+
+        Those that were forgotten belong to nobody any more, and all do when the port has gone.
+        """
         for kind in KINDS:
             seen: list[int] = []
+            peers: list[Address] = []
 
-            def answer(peer: Peer, datagram: bytes, addr: Address, seen: list[int] = seen) -> None:
+            def answer(
+                peer: Peer, datagram: bytes, addr: Address, seen: list[int] = seen, peers: list[Address] = peers
+            ) -> None:
                 seen.append(int(datagram))
+                peers.append(addr)
                 echo(peer, datagram, addr)
                 peer.received.clear()
 
@@ -150,7 +159,14 @@ class ManyPeersTests(MmsgCase):
             self.assertEqual(list(range(SENDERS)), seen)
             forgotten = port.stats.routes_forgotten
             self.assertTrue(SENDERS - 2 * MAX_REMEMBERED <= forgotten < SENDERS, forgotten)
+            fresh = [(str(number), number) for number in range(3)]
+            (alone,) = {sys.getrefcount(addr) for addr in fresh}
+            held = sum(sys.getrefcount(addr) > alone for addr in peers)
+            # What was forgotten may still have its place in the table of raw addresses, which has 4,096.
+            self.assertTrue(MAX_REMEMBERED <= held <= 3 * MAX_REMEMBERED, held)
             port.connectionLost()
+            gc.collect()
+            self.assertEqual({alone}, {sys.getrefcount(addr) for addr in peers})
 
     def test_forgotten_is_never_fewer(self) -> None:
         """A write to somebody who was never heard does not set the count of forgotten peers back."""

@@ -1,4 +1,4 @@
-"""What the compiled backend looks like to Python."""
+# What the compiled backend looks like to Python.
 
 from collections.abc import Sequence
 
