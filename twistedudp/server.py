@@ -64,8 +64,6 @@ class UDPServerService(Service):
 
     Attributes:
         protocol: The protocol that is being served; ``None`` before the first start.
-        stats: The counters of the port in use, or of the last one; ``None`` before the first start, and where the
-            port is not one of ours.
     """
 
     def __init__(
@@ -84,7 +82,6 @@ class UDPServerService(Service):
         bound: BoundSocket | None = None,
     ) -> None:
         self.protocol: AbstractDatagramProtocol | None = None
-        self.stats: DatagramStats | None = None
         self._reactor = reactor
         self._port = port
         self._interface = interface
@@ -99,6 +96,15 @@ class UDPServerService(Service):
         self._protocol_or_factory = protocol_or_factory
         self._bound = bound
         self._listening: IListeningPort | None = None
+        self._served: IListeningPort | None = None
+
+    @property
+    def stats(self) -> DatagramStats | None:
+        """The counters of the port in use, or of the last one, with what the kernel counts brought up to date.
+
+        ``None`` before the first start, and where the port is not one of ours.
+        """
+        return getattr(self._served, "stats", None)
 
     @property
     def address(self) -> Address | None:
@@ -148,8 +154,7 @@ class UDPServerService(Service):
             raise
         super().startService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
         self.protocol = protocol
-        self._listening = listening
-        self.stats = getattr(listening, "stats", None)
+        self._listening = self._served = listening
         _log.info("{server} is listening on {address} (UDP)", server=self._label(), address=self._address_text())
 
     def stopService(self) -> Deferred[Any] | None:

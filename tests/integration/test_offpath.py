@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SkipTest
 
+from tests.integration import icmp
 from tests.integration.netns import Wire, missing_for_namespaces
 from tests.integration.sockets import LIMIT, RealTestCase, address_of, plain_socket
 from twistedudp import _msgpack, errors
 from twistedudp.messages import TYPE_REQUEST
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from twistedudp import UDPClientService
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 ROUNDS = 50
 HEAP = 100
 """Forged datagrams that are sent before the reactor turns: no more than the smallest receive buffer takes."""
-
-PORT_UNREACHABLE = (3, 3)  # ICMP type and code, RFC 792
 
 
 def response(msgid: int, result: object) -> bytes:
@@ -37,28 +35,6 @@ def msgid_of(request: bytes) -> int:
     msgid = _msgpack.peek_msgid_untrusted(request, TYPE_REQUEST)
     assert msgid is not None
     return msgid
-
-
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071)."""
-    data += bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def port_unreachable(sender: Address, receiver: Address, payload: bytes) -> bytes:
-    """Return an ICMP message that says that a datagram did not arrive."""
-    datagram = struct.pack("!HHHH", sender[1], receiver[1], 8 + len(payload), 0) + payload
-    header = struct.pack(
-        "!BBHHHBBH4s4s",
-        *(0x45, 0, 20 + len(datagram), 0, 0, 64, socket.IPPROTO_UDP, 0),
-        socket.inet_aton(sender[0]),
-        socket.inet_aton(receiver[0]),
-    )
-    message = struct.pack("!BBHI", *PORT_UNREACHABLE, 0, 0) + header + datagram
-    return message[:2] + struct.pack("!H", checksum(message)) + message[4:]
 
 
 class OffPathTestCase(RealTestCase):
@@ -132,7 +108,7 @@ class UnreachableTests(OffPathTestCase):
         self.addCleanup(wire.__exit__)
         with wire.there.entered():
             self.true = self.plain(Wire.THERE)
-            self.raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            self.raw = icmp.raw_socket(Wire.THERE)
             self.addCleanup(self.raw.close)
         inside = wire.here.entered()
         inside.__enter__()
@@ -141,7 +117,7 @@ class UnreachableTests(OffPathTestCase):
 
     def forge(self, client: Address, receiver: Address, payload: bytes) -> None:
         """Tell the client that a datagram that it sent did not arrive."""
-        self.raw.sendto(port_unreachable(client, receiver, payload), (client[0], 0))
+        self.raw.sendto(icmp.error_about(client, receiver, payload, kind=icmp.PORT_UNREACHABLE), (client[0], 0))
 
     async def test_forged(self) -> None:
         """Errors that quote nothing of ours, or what we sent as if to another address, are counted, and that is all."""

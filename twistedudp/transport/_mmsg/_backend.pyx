@@ -146,6 +146,7 @@ cdef class MmsgBackend(Reader):
         self.queues = False
         self.slow.close()
         self.publish()
+        self.outgoing.forget()
 
     def refresh_stats(self):
         """Bring those counters up to date which the kernel keeps."""

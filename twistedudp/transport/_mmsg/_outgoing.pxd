@@ -41,6 +41,7 @@ cdef class Outgoing:
 
     cdef int add(self, bytes datagram, Peer peer, const Path *path, bint together) except -1
     cdef int flush(self) except -1
+    cdef void forget(self) noexcept
     cdef int send_now(self, const char *data, Py_ssize_t size, Peer peer) noexcept
     cdef int _prepare(self) noexcept
     cdef int _run_failed(self, Run *run, int number) except -1

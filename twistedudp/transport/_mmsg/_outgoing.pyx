@@ -161,7 +161,7 @@ cdef class Outgoing:
 
     cdef int flush(self) except -1:
         """Send all that is queued. Raises nothing but MemoryError."""
-        if self.count and not self.flushing:
+        if self.count and not self.flushing and self._failed is not None:
             self.flushing = True
             try:
                 self._flush_runs()
@@ -239,6 +239,13 @@ cdef class Outgoing:
             if header.msg_controllen:
                 header.msg_control = _controls[index]
         return 0
+
+    cdef void forget(self) noexcept:
+        """Let go of whoever deals with failures, who holds this object: it would take the garbage collector to part them.
+
+        Nothing can be sent any more.
+        """
+        self._failed = None
 
     cdef int _run_failed(self, Run *run, int number) except -1:
         """Deal with a run, or a single datagram, that the kernel did not take; return EAGAIN if it has no room."""
