@@ -73,8 +73,6 @@ def drops_of(port: Any) -> int:
 class AccountCase(PortCase):
     """A generator against a port."""
 
-    patience = 60.0
-
     def setUp(self) -> None:
         """Look for a compiler."""
         if reason := missing_compiler():
