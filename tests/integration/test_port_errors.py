@@ -6,8 +6,10 @@ Peers that are gone send real ICMP errors. Routes, rules and forged messages nee
 from __future__ import annotations
 
 import errno
+import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 from twisted.trial.unittest import SkipTest
 
 from tests.integration import icmp
@@ -18,7 +20,6 @@ from tests.integration.sockets import LIMIT, address_of, waiting_in
 from twistedudp import RPCMethods, UDPClientService, UDPServerService, errors, method
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from tests.integration.reactors import Family
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 PAIRS = 16
 """Peers of each kind: Linux sends no more than 50 ICMP errors at once."""
+
+MANY = 150
+"""Answers to one request: with as many that go elsewhere, more than a port sends by one call."""
 
 HEAP = 100
 """Forged errors that are sent before the reactor turns: no more than the smallest receive buffer takes."""
@@ -121,6 +125,38 @@ class Refused(PortCase):
         self.assertEqual(port.stats.datagrams_sent, 2 * PAIRS)
         self.assert_quiet(port)
 
+    def test_many_writes_in_one_delivery(self) -> None:
+        """Of so many that they leave in several calls none is lost to the error of one that left in the call before."""
+        dead = self.plain()
+        nobody = address_of(dead)
+        dead.close()
+
+        def answer(peer: Peer, _: bytes, addr: Address) -> None:
+            for number in range(MANY):
+                peer.port.write(b"%d" % number, addr)
+                peer.port.write(b"lost", nobody)
+
+        peer = Peer(answer)
+        port = self.listen(peer)
+        asking = self.plain()
+        asking.sendto(b"all of it", self.address_of(port))
+        self.wait(lambda: port.stats.datagrams_sent == 2 * MANY, lambda: port.stats)
+        self.assertEqual(waiting_in(asking), [b"%d" % number for number in range(MANY)])
+        self.assert_quiet(port)
+
+    def test_error_that_somebody_else_met(self) -> None:
+        """An error that another user of the socket has met is told all the same, and does not keep the port awake."""
+        peer = Peer()
+        port = self.listen(peer)
+        dead = self.plain()
+        nobody = address_of(dead)
+        dead.close()
+        port.getHandle().sendto(b"by hand", nobody)
+        self.assertEqual(port.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), errno.ECONNREFUSED)
+        self.wait(lambda: bool(peer.unreachable), lambda: port.stats)
+        self.assertEqual([(address, quoted) for address, _, quoted in peer.unreachable], [(nobody, b"by hand")])
+        self.assert_quiet(port)
+
     def test_connected_client(self) -> None:
         """A connected port is told of each refusal, lives on, and talks to the server that is started then."""
         peer = Peer()
@@ -204,6 +240,7 @@ class NamespaceCase(PortCase):
 
 
 @variants(globals())
+@pytest.mark.heavy
 class NoRoute(NamespaceCase):
     """Datagrams that the own kernel does not let out."""
 

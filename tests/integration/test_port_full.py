@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import pytest
 from twisted.trial.unittest import SkipTest
 
 from tests.integration.addresses import add_addresses
@@ -30,6 +31,7 @@ def numbered(number: int, size: int = SIZE) -> bytes:
 
 
 @variants(globals())
+@pytest.mark.heavy
 class Full(PortCase):
     """Two machines, and between them a wire that lets through one datagram after another."""
 

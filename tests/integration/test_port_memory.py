@@ -49,11 +49,11 @@ class Hoard(Echo):
     """What must not be: it remembers whom it answered."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, list[int]] = {}
+        self.known: dict[Any, bytearray] = {}
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Send a datagram back and remember to whom."""
-        self.known[addr] = [len(datagram)]
+        self.known[addr] = bytearray(512)
         super().datagramReceived(datagram, addr)
 
 
@@ -108,7 +108,7 @@ class Crowd(CrowdCase):
 
     def test_hoarding(self) -> None:
         """A protocol that remembers its peers takes more than is allowed: the check sees what it is there to see."""
-        self.assertGreater(self.growth(Hoard(), self.family.host, SOME), 4 * ALLOWED)
+        self.assertGreater(self.growth(Hoard(), self.family.host, SOME), 2 * ALLOWED)
 
 
 @variants(globals(), reactors=["EPoll"])

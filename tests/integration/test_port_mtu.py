@@ -6,6 +6,7 @@ import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
 from twisted.internet.error import MessageLengthError
 from twisted.trial.unittest import SkipTest
 
@@ -75,6 +76,7 @@ class Route:
 
 
 @variants(globals())
+@pytest.mark.heavy
 class SmallMTU(PortCase):
     """A server whose answers do not fit all of the way."""
 
