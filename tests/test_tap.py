@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twistedudp import _startup, tap
 from twistedudp._startup import PluginService, explain_bind_error, protocol_factory, tell_of_broken_files
+from twistedudp.echo import EchoProtocol
 from twistedudp.errors import LocalError, PluginError
 from twistedudp.methods import RPCMethods, method
 from twistedudp.plugins import BrokenPluginFile, DatagramPlugin, InstalledPlugin, InstalledPlugins
@@ -27,6 +28,8 @@ from twistedudp.testing import SimulatedNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from twistedudp.address import Address
 
 HOST = "192.0.2.1"
 
@@ -305,6 +308,14 @@ class BindErrorTests(OptionsTestCase):
         self.assertEqual(self.asked, [])
 
 
+class Loud(EchoProtocol):
+    """An echo that does something of its own for each datagram."""
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Answer louder."""
+        super().datagramReceived(datagram.upper(), addr)
+
+
 class Room(DatagramProtocol):
     """A protocol with an option."""
 
@@ -415,6 +426,21 @@ class TargetTests(SynchronousTestCase):
         )
         self.assertNotIn("secret", repr(events))
         self.assertEqual((room.received, room.peer_unreachable()), ([b"secret", b""], "there"))
+
+    def test_verbose_batches(self) -> None:
+        """Protocols that take batches are logged as well, each datagram once, whichever of their methods is called."""
+        for target in ("twistedudp.echo:EchoProtocol", f"{__name__}:Loud"):
+            network = SimulatedNetwork()
+            echo: Any = protocol_factory(DatagramPlugin("p", target, "d"), {}, verbose=True)()
+            echo.makeConnection(network.reactor(HOST).listenUDP(7000, DatagramProtocol(), HOST))
+            with capturedLogs() as events:
+                echo.datagrams_received([(b"one", ("192.0.2.2", 5000)), (b"two", ("192.0.2.3", 5000))])
+                echo.datagramReceived(b"three", ("192.0.2.4", 5000))
+            self.assertEqual(
+                [event["log_format"].format(**event) for event in events if "peer" in event],
+                ["p: 3 bytes from 192.0.2.2:5000", "p: 3 bytes from 192.0.2.3:5000", "p: 5 bytes from 192.0.2.4:5000"],
+            )
+            self.assertEqual(3, echo.stats.echoed)
 
 
 class PluginServiceTests(SynchronousTestCase):

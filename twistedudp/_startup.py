@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.protocol import AbstractDatagramProtocol
@@ -28,7 +28,7 @@ from .server import UDPServerService, as_protocol
 from .transport import bind, port_holder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from .address import Address
@@ -155,15 +155,29 @@ def _not_servable(wanted_by: str, target: str) -> str:
     return f"{wanted_by}: {target} is neither a DatagramProtocol nor an RPCMethods"
 
 
-def _log_each_datagram(protocol: AbstractDatagramProtocol, name: str) -> None:
-    """Make a protocol log who sends how much; the method is shadowed so that all else about the protocol stays."""
+def _log_each_datagram(protocol: Any, name: str) -> None:
+    """Make a protocol log who sends how much; its methods are shadowed so that all else about it stays."""
     deliver = protocol.datagramReceived
+    deliver_together = getattr(protocol, "datagrams_received", None)
 
-    def log_and_deliver(datagram: bytes, addr: Address) -> None:
-        _log.info("{name}: {size} bytes from {peer}", name=name, size=len(datagram), peer=format_address(addr))
-        deliver(datagram, addr)
+    delivering = False  # each of the two may call the other
 
-    protocol.datagramReceived = log_and_deliver  # type: ignore[method-assign]  # see the docstring
+    def log_and(deliver: Callable[..., None], datagrams: Sequence[tuple[bytes, Address]], *arguments: Any) -> None:
+        nonlocal delivering
+        if delivering:
+            deliver(*arguments)
+            return
+        for datagram, addr in datagrams:
+            _log.info("{name}: {size} bytes from {peer}", name=name, size=len(datagram), peer=format_address(addr))
+        delivering = True
+        try:
+            deliver(*arguments)
+        finally:
+            delivering = False
+
+    protocol.datagramReceived = lambda datagram, addr: log_and(deliver, ((datagram, addr),), datagram, addr)
+    if deliver_together is not None:
+        protocol.datagrams_received = lambda datagrams: log_and(deliver_together, datagrams, datagrams)
 
 
 class PluginService(UDPServerService):

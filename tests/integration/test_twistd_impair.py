@@ -396,7 +396,10 @@ class ManyClientsTests(SynchronousTestCase):
                     client.sendto(b"client %d" % number, relay.address)
                 for number, client in enumerate(clients[first : first + self.BATCH], first):
                     self.assertEqual(client.recv(100), b"client %d" % number)
-                self.assertLessEqual(descriptors(relay) - before, 2 * (self.SESSIONS + 1))
+                ends = time.monotonic() + 10.0  # an evicted session's socket is closed in the turn after the eviction
+                while (more := descriptors(relay) - before) > 2 * (self.SESSIONS + 1) and time.monotonic() < ends:
+                    pass
+                self.assertLessEqual(more, 2 * (self.SESSIONS + 1))
             line = Statistics(relay).ask()
         self.assertIn("sessions: 300 open, 1000 opened, 700 evicted", line)
         self.assertNotIn("Traceback", relay.output)
