@@ -14,6 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+import pytest
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
@@ -254,6 +255,8 @@ def variants(
                 for family in families:
                     name = f"{case.__name__}{backend.title()}{reactor}{family.name}Tests"
                     members = {"reactor_name": reactor, "backend": backend, "family": family}
-                    namespace[name] = type(name, (case,), {**members, "__module__": case.__module__})
+                    made = type(name, (case,), {**members, "__module__": case.__module__})
+                    # trial has looked at the reactor that is used most, pytest looks at all of them.
+                    namespace[name] = made if reactor == "EPoll" else pytest.mark.heavy(made)
 
     return decorate

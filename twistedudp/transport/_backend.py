@@ -10,6 +10,7 @@ otherwise. Which one serves, and why, is logged once.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -185,8 +186,11 @@ def _why_not_compiled() -> str:
     """Return what keeps the compiled backend from running, empty if nothing does."""
     if not _kernel.LINUX:
         return "the compiled one is for Linux"
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # CPython 3.13, free-threaded: importing it would end that
+        return "the compiled one relies on the GIL"
     try:
-        from . import _mmsg  # noqa: F401, PLC0415  # whether it was built is the question
-    except ImportError as error:
+        from . import _mmsg  # noqa: PLC0415  # whether it was built is the question
+    except (ImportError, ValueError) as error:  # ValueError: modules that were built at different times
         return f"the compiled one was not built or cannot be loaded ({error})"
-    return ""
+    obstacle = _mmsg.obstacle()
+    return f"the compiled one cannot run here ({obstacle})" if obstacle else ""

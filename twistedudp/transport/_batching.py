@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import _kernel
 from ._addresses import TwoGenerations
-from ._capabilities import lacking
+from ._capabilities import can_segment, lacking
 from ._scalar import DATAGRAMS_PER_TURN, SECONDS_PER_TURN, ScalarBackend
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class BatchingBackend(ScalarBackend):
         self._batch_size = FIRST_BATCH
         self._delivering: Sequence[tuple[bytes, Address]] = ()
         self._arrived: tuple[int, ...] = ()
-        self._segments = _kernel.LINUX
+        self._segments = can_segment(self._handle)
         self._whole_only: TwoGenerations[Address, bool] = TwoGenerations()
         self._not_cut = 0
         self._routes.take_segments()

@@ -6,5 +6,6 @@ Importing it raises ImportError where it was not built.
 from __future__ import annotations
 
 from ._backend import MmsgBackend
+from ._incoming import obstacle
 
-__all__ = ["MmsgBackend"]
+__all__ = ["MmsgBackend", "obstacle"]

@@ -31,15 +31,20 @@ from ._reader cimport Reader
 import os
 import socket
 
-from twisted.internet.error import InvalidAddressError, MessageLengthError
+from twisted.internet.error import MessageLengthError
 
 from .. import _kernel
+from .._capabilities import can_segment
 from .._routes import Routes
 from .._scalar import ScalarBackend
 
 cdef enum:
     IN_PKTINFO_SIZE = 12
     ALWAYS_FITS = 1232  # bytes of payload that any path carries: IPv6's least MTU, 1,280, less 48 for headers
+
+
+# What is wrong with one datagram must not keep the others from being sent.
+_CALLERS = (OSError, MessageLengthError, TypeError, ValueError, LookupError, OverflowError)
 
 
 cdef class MmsgBackend(Reader):
@@ -76,6 +81,7 @@ cdef class MmsgBackend(Reader):
         self._descriptor = handle.fileno()
         self._ipv6 = handle.family == socket.AF_INET6
         self.outgoing = Outgoing(self._descriptor, self._send_failed)
+        self.outgoing.segments = can_segment(handle)
 
     def send_waiting(self):
         """Send what waited for room in the send buffer. Raises nothing."""
@@ -116,7 +122,7 @@ cdef class MmsgBackend(Reader):
             for datagram, addr in datagrams:
                 try:
                     self.send(datagram, addr)
-                except (OSError, MessageLengthError, InvalidAddressError, OverflowError) as error:
+                except _CALLERS as error:
                     refused.append((datagram, addr, error))
         finally:
             if outside:

@@ -27,9 +27,11 @@ cdef class Incoming:
     cdef bint _to_group
     cdef bint _return_path
     cdef int _type_segment
+    cdef int _type_time
 
     cdef int read(self, int slots) except -2
     cdef void clear(self) noexcept
+    cdef int _shrink(self) noexcept
     cdef int _take(self, int slot) except -1
     cdef int _add(self, const char *data, Py_ssize_t size, Peer peer, const Received *like) except -1
     cdef int _read_control(self, msghdr *header, Received *item) noexcept

@@ -12,13 +12,15 @@ delivered it.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.errno cimport EBADF, errno
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from ._linux cimport (
     CMSG_DATA,
     CMSG_FIRSTHDR,
+    CMSG_LEN,
     CMSG_NXTHDR,
     IPPROTO_IP,
     IPPROTO_IPV6,
@@ -26,19 +28,22 @@ from ._linux cimport (
     MSG_DONTWAIT,
     MSG_TRUNC,
     SO_RXQ_OVFL,
-    SO_TIMESTAMPNS,
     SOL_SOCKET,
     cmsghdr,
     iovec,
     mmsghdr,
     msghdr,
     recvmmsg,
+    sendmmsg,
 )
 from ._peers cimport SOCKADDR_SIZE, Peer, PeerTable
+
+import os
 
 from .. import _kernel
 
 cdef enum:
+    MOST_KEPT = 512       # items that a port keeps room for, 28 kB; more are rare and come from bursts
     SLOTS = 64            # the arena's; also the most that one call reads
     SLOT_SIZE = 65536     # bytes: one more than any datagram has, and what UDP_GRO puts together at most
     SLOT_STRIDE = 65920   # ... and 384 more, so that equal offsets of neighbours differ by six cache lines
@@ -47,6 +52,21 @@ cdef enum:
     IN6_PKTINFO = 50      # <linux/in6.h>: IPV6_PKTINFO
     IN_PKTINFO_SIZE = 12  # struct in_pktinfo: interface, local address, address in the header
     IN6_PKTINFO_SIZE = 20 # struct in6_pktinfo: address, interface
+
+
+def obstacle():
+    """Return what keeps recvmmsg(2) and sendmmsg(2) from being used here, empty if nothing does.
+
+    Sandboxes (seccomp(2)) may refuse them, with ENOSYS or EPERM, though the kernel has them; no descriptor is needed to
+    find out, for a call that is let through complains of that (EBADF).
+    """
+    cdef mmsghdr header
+    memset(&header, 0, sizeof(header))
+    if recvmmsg(-1, &header, 1, MSG_DONTWAIT, NULL) < 0 and errno != EBADF:
+        return f"recvmmsg: {os.strerror(errno)}"
+    if sendmmsg(-1, &header, 1, MSG_DONTWAIT) < 0 and errno != EBADF:
+        return f"sendmmsg: {os.strerror(errno)}"
+    return ""
 
 
 cdef struct Arena:
@@ -112,6 +132,7 @@ cdef class Incoming:
         self.peers = PeerTable(stats)
         self.dropped = -1
         self._type_segment = _kernel.UDP_GRO
+        self._type_time = _kernel.SO_TIMESTAMPNS
         self._room = SLOTS
         self.items = <Received *>malloc(self._room * sizeof(Received))
         if self.items == NULL:
@@ -138,6 +159,8 @@ cdef class Incoming:
         """
         cdef int count, slot
         self.next = self.end = self.slots_read = 0
+        if self._room > MOST_KEPT:
+            self._shrink()
         if _arena.busy:  # the garbage collector ran a finalizer that came here; the reactor will come again
             return 0
         count = recvmmsg(self._descriptor, _arena.headers, min(slots, SLOTS), MSG_DONTWAIT, NULL)
@@ -153,6 +176,14 @@ cdef class Incoming:
                 _reset(slot)
             _arena.busy = False
         return self.end
+
+    cdef int _shrink(self) noexcept:
+        """Give back what a burst of buffers with many datagrams each has made it grow to."""
+        cdef Received *smaller = <Received *>realloc(self.items, SLOTS * sizeof(Received))
+        if smaller != NULL:
+            self.items = smaller
+            self._room = SLOTS
+        return 0
 
     cdef int _take(self, int slot) except -1:
         """Turn one buffer into items."""
@@ -206,7 +237,6 @@ cdef class Incoming:
         cdef cmsghdr *control = CMSG_FIRSTHDR(header)
         cdef int segment = 0
         cdef uint32_t drops = 0
-        cdef int64_t when[2]
         cdef uint8_t *data
         while control != NULL:
             data = CMSG_DATA(control)
@@ -217,9 +247,8 @@ cdef class Incoming:
                 if control.cmsg_type == SO_RXQ_OVFL:
                     memcpy(&drops, data, sizeof(drops))
                     self.dropped = <int>drops
-                elif control.cmsg_type == SO_TIMESTAMPNS:
-                    memcpy(when, data, sizeof(when))
-                    item.arrival = when[0] * 1_000_000_000 + when[1]
+                elif control.cmsg_type == self._type_time:
+                    item.arrival = _nanoseconds(data, control.cmsg_len)
             elif control.cmsg_level == IPPROTO_UDP:
                 if control.cmsg_type == self._type_segment:
                     memcpy(&segment, data, sizeof(segment))
@@ -253,6 +282,17 @@ cdef class Incoming:
             # route leads to the peer.
             if not (data[0] == 0xFE and data[1] & 0xC0 == 0x80):
                 memset(item.path.data + 16, 0, 4)
+
+
+cdef int64_t _nanoseconds(const uint8_t *data, size_t size) noexcept nogil:
+    """Return the time in a control message: its two numbers have 32 bits each on systems that have such a time."""
+    cdef int64_t[2] wide
+    cdef int32_t[2] narrow
+    if size >= CMSG_LEN(16):
+        memcpy(wide, data, 16)
+        return wide[0] * 1_000_000_000 + wide[1]
+    memcpy(narrow, data, 8)
+    return <int64_t>narrow[0] * 1_000_000_000 + narrow[1]
 
 
 cdef inline bint _differ(const uint8_t *one, const uint8_t *other) noexcept nogil:

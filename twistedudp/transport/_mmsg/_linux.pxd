@@ -51,7 +51,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_TRUNC
     int SO_RXQ_OVFL
-    int SO_TIMESTAMPNS
     int SOL_SOCKET
 
 cdef extern from "<netinet/in.h>" nogil:

@@ -257,8 +257,7 @@ cdef tuple _address_of(const uint8_t *sockaddr):
 def address_of(bytes sockaddr not None):
     """Return what protocols are given for a raw ``sockaddr_in`` or ``sockaddr_in6``."""
     cdef const uint8_t *raw = sockaddr
-    if len(sockaddr) < 16 or (raw[0] | raw[1] << 8) not in (AF_INET, AF_INET6) or len(sockaddr) > SOCKADDR_SIZE:
+    cdef int family = (<sockaddr_in *>raw).sin_family if len(sockaddr) >= 16 else 0
+    if not ((family == AF_INET and len(sockaddr) == 16) or (family == AF_INET6 and len(sockaddr) == SOCKADDR_SIZE)):
         raise ValueError("not an IPv4 or IPv6 sockaddr")
-    if len(sockaddr) < SOCKADDR_SIZE and (raw[0] | raw[1] << 8) == AF_INET6:
-        raise ValueError("an IPv6 sockaddr has 28 bytes")
     return _address_of(raw)

@@ -23,6 +23,7 @@ cdef class Reader:
     cdef Peer connected
     cdef uint64_t batch
     cdef int slots
+    cdef int fits
     cdef int receive_calls
     cdef int batches
     cdef bint _takes_batches

@@ -56,6 +56,7 @@ cdef class Reader:
         connected: The one peer of a connected socket.
         batch: The number of what is being delivered; a peer of it has the same number as its ``turn``.
         slots: Buffers to be read at once: as many as fit the time of a turn.
+        fits: Datagrams to be given to the protocol at once, likewise: one buffer may hold 64.
     """
 
     def __init__(self, port_socket, slow):
@@ -77,7 +78,7 @@ cdef class Reader:
         self._times = ()
         self.delivers = True
         self.batch = 1
-        self.slots = FIRST_BATCH
+        self.slots = self.fits = FIRST_BATCH
         try:
             handle.setsockopt(socket.IPPROTO_UDP, _kernel.UDP_GRO, 1)
         except OSError as error:  # before Linux 5.0: datagrams come one by one
@@ -198,7 +199,7 @@ cdef class Reader:
         cdef Peer peer
         cdef int count = 0
         cdef long octets = 0
-        deliver = self.protocol.datagramReceived
+        protocol = self.protocol
         while incoming.next < incoming.end and self.delivers and count < most:
             item = &incoming.items[incoming.next]
             incoming.next += 1
@@ -218,7 +219,7 @@ cdef class Reader:
             if self._timestamps:
                 self._times = (item.arrival,)
             try:
-                deliver(datagram, peer.addr)
+                protocol.datagramReceived(datagram, peer.addr)  # looked up anew: a callback may have replaced it
             except BaseException:  # the reactor would catch it too, and drop the port for it
                 self.slow._callback_failed()
             if count % DELIVERIES_PER_LOOK == 0 and _now() >= ends:
@@ -233,15 +234,23 @@ cdef class Reader:
         """Deliver in batches; what was sent to a group, or has another return path than before, begins another one."""
         cdef Incoming incoming = self.incoming
         cdef int left = most
+        cdef int count
+        cdef int64_t started = _now()
+        cdef int64_t now
         while incoming.next < incoming.end and self.delivers and left > 0:
             if incoming.items[incoming.next].to_group:
                 self.batch += 1
                 self._deliver_each(1, ends)
                 left -= 1
+                now = _now()
             else:
-                left -= self._deliver_batch(min(left, _per_batch))
-            if _now() >= ends:
+                count = self._deliver_batch(min(left, self.fits))
+                left -= count
+                now = _now()
+                self.fits = <int>max(1, min(2 * self.fits, _per_batch, count * _turn_ns // (2 * (now - started) + 1)))
+            if now >= ends:
                 break
+            started = now
         return 0
 
     cdef int _deliver_batch(self, int most) except -1:

@@ -1,0 +1,3 @@
+# What _incoming looks like to Python.
+
+def obstacle() -> str: ...
