@@ -328,6 +328,12 @@ class BindErrorTests(OptionsTestCase):
         )
         self.assertIn("or choose a --listen from", self.told(errno.EACCES, "53"))
 
+    def test_no_backend(self) -> None:
+        """A TWISTEDUDP_BACKEND that is none is told while options are parsed, before the port is bound."""
+        self.patch(os, "environ", {**os.environ, "TWISTEDUDP_BACKEND": "fast"})
+        self.assertIn("there is no backend 'fast'", self.refused("--listen", "0", *TO))
+        self.assertEqual(self.asked, [])
+
 
 class ServiceTests(OptionsTestCase):
     """From options to the service."""

@@ -10,7 +10,7 @@ from twisted.internet.error import CannotListenError, InvalidAddressError, Messa
 from tests.simulation import PORT, SERVER, SERVER6, NoJitter, SimulatedTestCase
 from twistedudp._pump import LocalPort, RequestPump
 from twistedudp.core import Requester, message_ids
-from twistedudp.errors import RequestTimedOut
+from twistedudp.errors import LocalError, RequestTimedOut
 from twistedudp.interfaces import IUnreachableReceiver
 
 if TYPE_CHECKING:
@@ -196,6 +196,32 @@ class PumpTests(SimulatedTestCase):
         self.assertEqual(type(request.error).__name__, "InvalidAddress")
         self.assertIn("no such interface", str(request.error))
         self.reactor.fault = None
+
+    def test_no_backend(self) -> None:
+        """Where there is no such backend as is asked for, requests fail at once with what says so, and none is kept."""
+        self.resolve(SERVER)
+        self.reactor.fault, self.reactor.listening = LocalError("there is no backend 'fast'"), True
+        for _ in range(2):
+            request = self.request()
+            self.assertIs(request.error, self.reactor.fault)
+        self.assertEqual((len(self.delivered), self.requester.stats.not_sent, self.log.warnings), (2, 2, []))
+        self.assertIsNone(self.requester.next_deadline())
+
+    def test_no_backend_for_names(self) -> None:
+        """Requests that waited for an address fail when it is known, all of them."""
+        self.reactor.fault, self.reactor.listening = LocalError("there is no backend 'fast'"), True
+        requests = [self.request() for _ in range(20)]
+        self.resolve(SERVER)
+        self.assertEqual({request.error for request in requests}, {self.reactor.fault})
+
+    def test_notification_that_never_can_be_sent(self) -> None:
+        """What fails with nobody waiting for it is logged."""
+        self.resolve(SERVER)
+        self.reactor.fault, self.reactor.listening = LocalError("there is no backend 'fast'"), True
+        self.requester.send_notification("x", ())
+        self.pump.pump()
+        (warning,) = self.log.warnings
+        self.assertIn("could not be sent: there is no backend 'fast'", warning)
 
     def test_ports(self) -> None:
         """There is one port for each family and each of the core's sockets, and all are closed."""

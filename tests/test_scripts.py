@@ -168,6 +168,7 @@ class TestTests(ScriptTestCase):
                 "mypy --strict",
                 "lint-imports",
                 "pytest",
+                "pytest of ports",
                 "pytest with pytest-twisted",
                 "trial",
                 *(["fuzz"] if sys.platform == "linux" and platform.machine() == "x86_64" else []),

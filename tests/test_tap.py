@@ -301,6 +301,12 @@ class BindErrorTests(OptionsTestCase):
         self.assertIn("cannot be bound", explain_bind_error(OSError(errno.EINVAL, "Invalid"), 1, HOST))
         self.assertIn("cannot be bound", explain_bind_error(socket.gaierror("odd"), 1, HOST))
 
+    def test_no_backend(self) -> None:
+        """A TWISTEDUDP_BACKEND that is none is told while options are parsed, before the port is bound."""
+        self.patch(os, "environ", {**os.environ, "TWISTEDUDP_BACKEND": "fast"})
+        self.assertIn("there is no backend 'fast'", self.refused())
+        self.assertEqual(self.asked, [])
+
     def test_order(self) -> None:
         """The port is bound last: nothing else can go wrong any more, so nothing has to be undone."""
         self.bind_error = UsageError("bound")

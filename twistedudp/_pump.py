@@ -28,7 +28,7 @@ from ._alarm import Alarm, steady_clock
 from ._rate_limit import RateLimit
 from .address import is_ipv6
 from .core import FIRST_RETRY_SOCKET, MAX_SERVERS, Transmit
-from .errors import BroadcastNotSupported, CannotSend, InvalidAddress
+from .errors import BroadcastNotSupported, CannotSend, InvalidAddress, LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .core import Requester
-    from .errors import LocalError
     from .interfaces import Unreachable
 
 __all__ = ["LocalPort", "RequestPump"]
@@ -189,19 +188,25 @@ class RequestPump:
             if write is None:
                 write = self._way_to(peer, socket)
             write(payload, peer)
-        except (OSError, CannotListenError, MessageLengthError, InvalidAddressError) as error:
+        except (OSError, CannotListenError, MessageLengthError, InvalidAddressError, LocalError) as error:
             self._not_sent(payload, peer, socket, error)
 
     def _not_sent(self, payload: bytes, peer: Address, socket: int, error: Exception) -> None:
         """Learn why a datagram could not be sent."""
-        self.requester.stats.not_sent += 1
+        stats = self.requester.stats
+        stats.not_sent += 1
         fault = self._fault_of_caller(error, peer)
         number = getattr(getattr(error, "socketError", error), "errno", None)
+        failed = stats.failed
         if fault is not None:
             self.requester.send_failed(Transmit(payload, peer, socket), fault, now=self.now())
+            told = stats.failed > failed  # nobody waits for what became of a notification
         elif number in _NO_ROUTE:
             self.requester.peer_unreachable(peer, os.strerror(number), payload, socket, now=self.now())
-        elif self._log_limit.allowed():  # it counts as lost, and is sent again when its time comes
+            told = True
+        else:  # it counts as lost, and is sent again when its time comes
+            told = False
+        if not told and self._log_limit.allowed():
             _log.warn("a datagram could not be sent: {error}", error=error)
 
     def _fault_of_caller(self, error: Exception, peer: Address) -> LocalError | None:
@@ -212,7 +217,7 @@ class RequestPump:
             return BroadcastNotSupported(peer[0])
         if isinstance(error, CannotListenError) and getattr(error.socketError, "errno", 0) == errno.EADDRNOTAVAIL:
             return CannotSend(self._interface)
-        return None
+        return error if isinstance(error, LocalError) else None  # there is no backend such as is asked for
 
     def _way_to(self, peer: Address, socket: int) -> Callable[[bytes, Address], None]:
         """Return what writes to a peer from a local socket, which is opened if need be."""

@@ -26,6 +26,7 @@ from .errors import LocalError, PluginError, TwistedUDPError
 from .plugins import construct, describe_exception, load_target, own_traceback
 from .server import UDPServerService, as_protocol
 from .transport import bind, port_holder
+from .transport._backend import choose_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,7 +47,7 @@ _UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 def bind_or_explain(
     port: int, interface: str, receive_buffer: int | None = None, *, option: str = "--port"
 ) -> BoundSocket:
-    """Bind a UDP port.
+    """Bind a UDP port, and see that there is a backend to serve it, for which a daemon's start is too late.
 
     Args:
         port: The port number; 0 picks a free one.
@@ -56,7 +57,9 @@ def bind_or_explain(
 
     Raises:
         UsageError: It cannot be had; the text says why and what to do, in one line.
+        LocalError: There is no such backend as ``TWISTEDUDP_BACKEND`` asks for, or it cannot run here; likewise.
     """
+    choose_backend()
     try:
         return bind(port, interface, receive_buffer=receive_buffer)
     except CannotListenError as error:

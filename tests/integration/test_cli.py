@@ -79,9 +79,11 @@ class CommandTestCase(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (0, b""), arguments)
         return done.stdout
 
-    def failure(self, status: int, *arguments: str, stdin: bytes = b"") -> str:
+    def failure(
+        self, status: int, *arguments: str, stdin: bytes = b"", variables: Mapping[str, str] | None = None
+    ) -> str:
         """Run the command, which must fail with a status and one line, and return the line."""
-        done = self.udpecho(*arguments, stdin=stdin)
+        done = self.udpecho(*arguments, stdin=stdin, variables=variables)
         self.assertEqual((done.returncode, done.stdout), (status, b""), done.stderr)
         self.assertRegex(done.stderr, rb"\Audpecho: [^\n]+\n\Z")
         return done.stderr.decode()
@@ -118,6 +120,14 @@ class SendTests(CommandTestCase):
         """One byte more than IPv4 carries is wrong usage that names both sizes; nothing is sent."""
         line = self.failure(2, "send", self.silent(), "-", stdin=bytes(65_508))
         self.assertIn("65,508 bytes, and at most 65,507", line)
+
+    def test_no_backend(self) -> None:
+        """A TWISTEDUDP_BACKEND that is none is wrong usage and not the server's fault, for names and numbers alike."""
+        port = self.silent().rpartition(":")[2]
+        for host in ("localhost", "127.0.0.1"):
+            for command in (("send", f"{host}:{port}", "hello"), ("call", f"{host}:{port}", "add"), ("methods", host)):
+                line = self.failure(2, *command, variables={"TWISTEDUDP_BACKEND": "fast"})
+                self.assertTrue(line.startswith("udpecho: there is no backend 'fast'; the backends are "), line)
 
     def test_any_echo_server(self) -> None:
         """A plain socket that sends back what it gets will do, as in any tutorial."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no annotations
@@ -133,6 +134,21 @@ class AddressTests(RealTestCase):
         client = self.client("nosuch.invalid", 7, timeout=60.0)
         error = await self.assertFailure(client.call("add", 1, 2), errors.HostNotFound)
         self.assertEqual(error.host, "nosuch.invalid")
+
+    async def test_no_backend(self) -> None:
+        """A TWISTEDUDP_BACKEND that is none fails each call with what says so, for names and numbers alike."""
+        self.patch(os, "environ", {**os.environ, "TWISTEDUDP_BACKEND": "fast"})
+        self.names({"there.example": ("127.0.0.1",)})
+        port = address_of(self.plain())[1]
+        for host in ("there.example", "127.0.0.1"):
+            client = self.client(host, port)
+            for _ in range(2):
+                for request in (client.call("x"), client.echo_bytes(b"x")):
+                    error = await self.assertFailure(request, errors.LocalError)
+                    self.assertIn("there is no backend 'fast'", str(error))
+            self.assertEqual(client.stats.aborted, 0)
+            await client.stopService()
+            self.assertEqual(client.stats.aborted, 0)
 
     async def test_largest(self) -> None:
         """The largest datagrams of both families are echoed whole, and so is the empty one."""

@@ -424,12 +424,12 @@ class ManyClientsTests(SynchronousTestCase):
 class RefusedTests(SynchronousTestCase):
     """What keeps it from starting: one line, exit status 1, no pid file, no parent that waits; in both modes."""
 
-    def refused(self, *options: str) -> str:
+    def refused(self, *options: str, prefix: tuple[str, ...] = ()) -> str:
         """Start a relay that cannot start, in both modes; return the line."""
         lines = []
         for mode in (("-n",), ()):
             with Directory() as directory:
-                finished = run_twistd(*mode, "udpimpair", *options, directory=directory.path)
+                finished = run_twistd(*mode, "udpimpair", *options, directory=directory.path, prefix=prefix)
                 self.assertEqual((finished.returncode, finished.stdout), (1, ""))
                 self.assertEqual(list(directory.path.iterdir()), [])
             self.assertEqual(finished.stderr.count("\n"), 1, finished.stderr)
@@ -465,6 +465,12 @@ class RefusedTests(SynchronousTestCase):
             (("10000",), "'10000' is not an option"),
         ):
             self.assertIn(expected, self.refused(*options))
+
+    def test_no_backend(self) -> None:
+        """A name in TWISTEDUDP_BACKEND that is no backend's."""
+        prefix = ("env", "TWISTEDUDP_BACKEND=fast")
+        line = self.refused("--listen", "0", "--to", "localhost:9", prefix=prefix)
+        self.assertIn("there is no backend 'fast'; the backends are mmsg and scalar", line)
 
 
 class ReadinessTests(SynchronousTestCase):

@@ -181,6 +181,11 @@ class RefusedTests(SynchronousTestCase):
         ):
             self.assertIn(expected, self.refused(*options))
 
+    def test_no_backend(self) -> None:
+        """A name in TWISTEDUDP_BACKEND that is no backend's."""
+        line = self.refused("--port", "0", prefix=("env", "TWISTEDUDP_BACKEND=fast"))
+        self.assertIn("there is no backend 'fast'; the backends are mmsg and scalar", line)
+
 
 class ReadinessTests(SynchronousTestCase):
     """How soon it is ready."""

@@ -159,7 +159,7 @@ def run_suite(reactor: str, owner: str, backend: str) -> tuple[dict[str, str], d
     with _network() as options:
         done = subprocess.run(
             [sys.executable, "-m", "tests.integration.twisted_suite", reactor, owner, *options],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), ENVIRONMENT_VARIABLE: backend},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)]), ENVIRONMENT_VARIABLE: backend},
             capture_output=True,
             text=True,
             timeout=PATIENCE,

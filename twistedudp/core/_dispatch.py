@@ -197,11 +197,8 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         self.deadlines.add(request)
 
     def transmit(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
-        """Transmit a request again to a server and look at it again after ``wait`` seconds."""
+        """Transmit a request to a server that carries its size, and look at it again after ``wait`` seconds."""
         if server is not request.server:
-            if len(request.payload) > server.max_payload:
-                self._too_large(request, server)
-                return
             if request.server is not None:
                 request.server.window.in_flight -= 1
             request.is_sample = server.address not in request.asked
