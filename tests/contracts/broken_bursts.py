@@ -360,7 +360,7 @@ class WrapsTheTTL(DatagramPort):
 class NeverLeaves(DatagramPort):
     """A group once joined is heard for ever."""
 
-    def leaveGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def leaveGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Say that it was done."""
         return succeed(None)
 
@@ -368,9 +368,9 @@ class NeverLeaves(DatagramPort):
 class JoinsOneGroup(DatagramPort):
     """A port that joins a group leaves the one before."""
 
-    joined: tuple[str, str] | None = None
+    joined: tuple[str, str | int] | None = None
 
-    def joinGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def joinGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Leave that, join this."""
         if self.joined is not None:
             self.leaveGroup(*self.joined)
@@ -391,7 +391,7 @@ class HearsAllGroups(DatagramPort):
 class JoinsAnything(DatagramPort):
     """Who joins what is no group is not told."""
 
-    def joinGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def joinGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Hide the error."""
         super().joinGroup(addr, interface).addBoth(lambda _: None)
         return succeed(None)

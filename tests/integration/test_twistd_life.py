@@ -184,7 +184,7 @@ class RefusedTests(SynchronousTestCase):
     def test_no_backend(self) -> None:
         """A name in TWISTEDUDP_BACKEND that is no backend's."""
         line = self.refused("--port", "0", prefix=("env", "TWISTEDUDP_BACKEND=fast"))
-        self.assertIn("there is no backend 'fast'; the backends are mmsg and scalar", line)
+        self.assertIn("no backend 'fast' (TWISTEDUDP_BACKEND asks for it); the backends are mmsg", line)
 
 
 class ReadinessTests(SynchronousTestCase):

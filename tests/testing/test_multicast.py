@@ -234,6 +234,18 @@ class SendingTests(GroupTestCase):
         self.done(port.setOutgoingInterface("lo"))
         self.assertEqual(1, port.getOutgoingInterface())
 
+    def test_outgoing_interface_of_dual_stack(self) -> None:
+        """A port of both families has one for each: an IPv4 address is for groups of IPv4."""
+        member, port = self.listen(self.second, "::"), self.listen(self.first, "::")
+        self.done(member.joinGroup(GROUP))
+        self.done(member.joinGroup(GROUP6, 2))
+        for addr, heard in (("127.0.0.1", [FIRST6]), (FIRST, [FIRST, FIRST6]), (1, [FIRST])):
+            self.assertEqual(1, self.done(port.setOutgoingInterface(addr)))
+            port.write(b"x", (GROUP, 7))
+            port.write(b"x", (GROUP6, 7))
+            self.assertEqual(heard, [host for _, host, _ in self.heard(member)])
+        self.assertRaises(InvalidAddressError, self.done, member.joinGroup(GROUP, 2))
+
     def test_wrong_outgoing_interface(self) -> None:
         """One of another kind, or that this host does not have, fails."""
         for interface, addr, error in (

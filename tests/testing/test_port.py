@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
@@ -198,6 +198,10 @@ class WriteTests(PortTestCase):
     def test_addresses_refused(self) -> None:
         """Host names, addresses of the other family, a missing address and impossible ports raise at the caller."""
         four, six = self.record(), self.client.listenUDP(0, Echo(), "::1")
+        wrong: Any = [("x", (SERVER, 7)), (b"", (SERVER,)), (b"", SERVER), (b"", (SERVER, "7"))]
+        self.assertEqual(wrong, [each[:2] for each in four.write_batch(wrong)])
+        with self.assertRaisesRegex(InvalidAddressError, r"connect\(\) only accepts"):
+            four.connect("localhost", 7)
         for port, addr in ((four, ("localhost", 7)), (four, (SERVER6, 7)), (six, (SERVER, 7)), (four, None)):
             self.assertRaises(InvalidAddressError, port.write, b"", addr)
         self.assertRaises(OverflowError, four.write, b"", (SERVER, 65536))

@@ -93,6 +93,17 @@ class BindTests(SynchronousTestCase):
         self.assertRaises(CannotListenError, self.bind, 65536)
         self.assertEqual(before, descriptors())
 
+    def test_wrong_arguments(self) -> None:
+        """What can be no port, buffer or option is named with its value."""
+        for options, error, text in (
+            ({"port": "7"}, TypeError, "port='7'"),
+            ({"port": 0, "receive_buffer": 0}, ValueError, "receive_buffer=0: it must be at least 1 byte"),
+            ({"port": 0, "reuse_port": 1}, TypeError, "reuse_port=1: it must be True or False"),
+        ):
+            wrong: Any = options
+            with self.assertRaisesRegex(error, text):
+                self.bind(**wrong)
+
     def test_no_address(self) -> None:
         """A name, or a scope that is not there, is no interface; nothing stays open."""
         before = descriptors()

@@ -108,7 +108,7 @@ class MembershipTests(MulticastTestCase):
     def test_ipv6(self) -> None:
         """On a port of IPv6, by each way to name the interface."""
         name = socket.if_indextoname(number_of_loopback())
-        for by in (name, str(number_of_loopback()), "::1", f"fe80::1%{name}"):
+        for by in (name, number_of_loopback(), str(number_of_loopback()), "::1", f"fe80::1%{name}"):
             for interface in ("::", "::1"):
                 port = self.listen(interface)
                 self.assertIdentical(None, self.successResultOf(port.joinGroup(GROUP6, by)))
@@ -164,6 +164,7 @@ class MembershipTests(MulticastTestCase):
             ("", GROUP6, ""),
             ("", GROUP, "::1"),
             ("", GROUP, "192.0.2.1"),
+            ("::", GROUP6, -1),
             ("::1", GROUP, ""),
             ("::1", "::1", ""),
             ("::", GROUP6, LOOPBACK),
@@ -232,6 +233,19 @@ class SendingTests(MulticastTestCase):
         for index in (number, 0, socket.if_indextoname(number)):
             self.assertEqual(1, self.successResultOf(port.setOutgoingInterface(index)))
             self.assertEqual(0 if index == 0 else number, port.getOutgoingInterface())
+
+    def test_outgoing_interface_of_dual_stack(self) -> None:
+        """A port of both families has one for each: an IPv4 address is for groups of IPv4."""
+        port = self.listen("::")
+        for addr in (LOOPBACK, "0.0.0.0"):  # noqa: S104  # which means any
+            self.assertEqual(1, self.successResultOf(port.setOutgoingInterface(addr)))
+            told = port.getHandle().getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
+            self.assertEqual((addr, 0), (socket.inet_ntoa(told), port.getOutgoingInterface()))
+        self.failureResultOf(self.listen("::1").setOutgoingInterface(LOOPBACK), MulticastJoinError)
+
+    def test_number_for_ipv4(self) -> None:
+        """A group of IPv4 is not joined by a number."""
+        self.failureResultOf(self.listen().joinGroup(GROUP, 1), InvalidAddressError)
 
     def test_wrong_outgoing_interface(self) -> None:
         """One of another kind, or that this host does not have, fails."""

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import sys
 import time
 import warnings
 from typing import Any
@@ -22,7 +23,7 @@ from zope.interface.verify import verifyObject
 from tests.transport.fakes import Notes, os_error
 from twistedudp.errors import LocalError
 from twistedudp.interfaces import IDatagramPort
-from twistedudp.transport import DatagramPort, _kernel, _life, bind, listen
+from twistedudp.transport import DatagramPort, _backend, _kernel, _life, bind, listen
 
 CLOCK_STEP = 10_000_000
 """Nanoseconds by which the kernel's coarse clock may be behind."""
@@ -55,6 +56,7 @@ class NotesBatches(Notes):
     def datagrams_received(self, datagrams: Any) -> None:
         """Note them together."""
         self.notes.append(tuple(datagrams))
+        self.does(datagrams, None)
 
 
 class PortTestCase(SynchronousTestCase):
@@ -389,6 +391,39 @@ class WritableTests(PortTestCase):
         self.assertEqual(-1, handle.fileno())
 
 
+class ArgumentTests(PortTestCase):
+    """What no port can be made of."""
+
+    def test_refused(self) -> None:
+        """Each wrong argument is named with its value, on any reactor, and nothing is bound."""
+        wrong: tuple[tuple[str, Any, type[Exception], str], ...] = (
+            ("port", "7", TypeError, "port='7': it must be an int from 0 to 65535"),
+            ("port", True, TypeError, "port=True: it must be an int"),
+            ("receive_buffer", 2**31, ValueError, "receive_buffer=2147483648: it must be at most 2147483647"),
+            ("receive_buffer", 0.5, TypeError, "receive_buffer=0.5: it must be None or an int"),
+            ("max_datagram_size", None, TypeError, "max_datagram_size=None: it must be an int"),
+            ("timestamps", 1, TypeError, "timestamps=1: it must be True or False"),
+            ("reuse_port", "no", TypeError, "reuse_port='no': it must be True or False"),
+            ("return_path", None, TypeError, "return_path=None: it must be True or False"),
+            ("bound", 7, TypeError, r"bound=7: it must be None or what twistedudp.transport.bind\(\) returned"),
+            ("protocol", Notes, TypeError, r"protocol=Notes: it is a class; pass an instance of it, such as Notes\(\)"),
+            ("protocol", None, TypeError, "protocol=None: it must be a DatagramProtocol"),
+            ("reactor", None, TypeError, "reactor=None: it must be a Twisted reactor"),
+        )
+        other = FakeUDPReactor()
+        for reactor in (self.reactor, other):
+            for name, value, error, text in wrong:
+                arguments = {"reactor": reactor, "port": 0, "protocol": self.protocol, name: value}
+                with self.assertRaisesRegex(error, text):
+                    listen(**arguments)
+        self.assertEqual([], other.asked)
+
+    def test_connect(self) -> None:
+        """A name is refused in the words of the method that was called."""
+        with self.assertRaisesRegex(InvalidAddressError, r"connect\(\) only accepts IP addresses, not hostnames"):
+            self.listen().connect("localhost", 5)
+
+
 class BackendTests(PortTestCase):
     """Which backend serves."""
 
@@ -405,8 +440,51 @@ class BackendTests(PortTestCase):
         """One that there is not is an error before anything is bound."""
         bound = bind(0, "127.0.0.1")
         error = self.assertRaises(LocalError, self.listen, bound=bound, backend="fast")
-        self.assertEqual("there is no backend 'fast'; the backends are mmsg and scalar", str(error))
+        self.assertEqual(
+            "there is no backend 'fast' (backend= asks for it); the backends are mmsg and scalar", str(error)
+        )
+        self.patch(os, "environ", {**os.environ, "TWISTEDUDP_BACKEND": "fast"})
+        error = self.assertRaises(LocalError, self.listen, bound=bound)
+        self.assertIn("no backend 'fast' (TWISTEDUDP_BACKEND asks for it);", str(error))
         bound.close()
+
+    def test_cannot_run(self) -> None:
+        """One that cannot run is an error which says who asks for it and what to do."""
+        cure = "install a C compiler and Python's headers and reinstall twistedudp, or "
+        self.patch(_backend, "_why_not_compiled", lambda: _backend._NOT_BUILT)
+        with self.assertRaisesRegex(LocalError, rf"'mmsg' \(backend= asks.* cannot run: .*; {cure}leave out backend=$"):
+            self.listen(backend="mmsg")
+        self.patch(os, "environ", {**os.environ, "TWISTEDUDP_BACKEND": "mmsg"})
+        with self.assertRaisesRegex(LocalError, rf"cannot run: .*; {cure}unset TWISTEDUDP_BACKEND$"):
+            self.listen()
+        self.patch(_backend, "_why_not_compiled", lambda: "the compiled one is for Linux")
+        with self.assertRaisesRegex(LocalError, "cannot run: the compiled one is for Linux; unset TWISTEDUDP_BACKEND$"):
+            self.listen()
+
+    def test_why_not_built(self) -> None:
+        """A missing module was not built; any other failure to import it is told in its own words."""
+        self.patch(_kernel, "LINUX", True)
+        name = "twistedudp.transport._mmsg"
+        parent: Any = sys.modules["twistedudp.transport"]
+        before = {"module": sys.modules.get(name), "attribute": parent.__dict__.pop("_mmsg", None)}
+
+        def restore() -> None:
+            sys.modules.pop(name, None)
+            if before["module"] is not None:
+                sys.modules[name] = parent._mmsg = before["module"]
+
+        self.addCleanup(restore)
+        sys.modules[name] = None  # type: ignore[assignment]  # which is how the import system is told "not there"
+        self.assertIn("was not built when twistedudp was installed (is there a C", _backend._why_not_compiled())
+
+        def refuse(*_: object) -> object:
+            raise ImportError("undefined symbol: recvmmsg")
+
+        sys.modules.pop(name, None)
+        finder: Any = type("Finder", (), {"find_spec": refuse})()
+        sys.meta_path.insert(0, finder)
+        self.addCleanup(sys.meta_path.remove, finder)
+        self.assertIn("cannot be loaded (undefined symbol: recvmmsg)", _backend._why_not_compiled())
 
     def test_failing(self) -> None:
         """If the backend cannot be made, nothing stays open."""
@@ -569,3 +647,29 @@ class BatchTests(PortTestCase):
                 self.assertIsInstance(refused[2], InvalidAddressError)
                 self.assertEqual([b"1", b"3"], [plain.recv(100) for _ in range(2)])
                 self.assertEqual(2, port.stats.datagrams_sent)
+
+    def test_wrong_datagrams(self) -> None:
+        """What is wrong with one datagram keeps no other from being sent, inside a batch and outside."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.bind(("127.0.0.1", 0))
+            plain.settimeout(5.0)
+            peer = plain.getsockname()
+            wrong: Any = [
+                ("x", peer),
+                (3, peer),
+                (b"4", ("127.0.0.1",)),
+                (b"5", ["127.0.0.1", 5]),
+                (b"6", (peer[0], "6")),
+            ]
+            for self.protocol in (Notes(), NotesBatches()):
+                port = self.listen(backend="scalar")
+                for datagrams in ([(b"1", peer), *wrong, (b"7", peer)], [*wrong, *wrong, (b"1", peer), (b"7", peer)]):
+                    refused: list[Any] = []
+                    self.protocol.does = lambda *_, port=port, out=refused, some=datagrams: out.extend(
+                        port.write_batch(some)
+                    )
+                    plain.sendto(b"go", ("127.0.0.1", port.getHost().port))
+                    port.doRead()
+                    expected = [each for each in datagrams if each in wrong]
+                    self.assertEqual(expected, [each[:2] for each in refused])
+                    self.assertEqual([b"1", b"7"], [plain.recv(100) for _ in range(2)])

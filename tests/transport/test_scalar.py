@@ -346,6 +346,13 @@ class SendTests(ScalarTestCase):
         self.assertRaises(InvalidAddressError, self.backend.send, b"x", None)
         self.assertEqual([], self.handle.sent)
 
+    def test_no_pair(self) -> None:
+        """An address without a port, or a host alone, is told what it must be."""
+        anything: Any
+        for anything in (("127.0.0.1",), "127.0.0.1", ()):
+            with self.assertRaisesRegex(InvalidAddressError, r"of the form \(host, port\)"):
+                self.backend.send(b"x", anything)
+
     def test_broadcast(self) -> None:
         """A broadcast without leave is the caller's fault, and the error says what to do."""
         self.fails(errno.EACCES)

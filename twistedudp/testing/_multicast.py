@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from socket import AF_INET
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -24,7 +25,7 @@ from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6, 
 if TYPE_CHECKING:
     from ._reactor import SimulatedReactor
 
-__all__ = ["Reach", "SimulatedMulticast", "os_error"]
+__all__ = ["Reach", "SimulatedMulticast", "checked_number", "os_error"]
 
 _ANY: Final = 0
 _LOOPBACK: Final = 1
@@ -67,9 +68,10 @@ class SimulatedMulticast:
         self._joined: set[tuple[str, int]] = set()
         self._ttl = 1
         self._loops = True
-        self._outgoing: str | int = _ANY
+        self._outgoing = _ANY
+        self._outgoing_ipv4 = ""
 
-    def joinGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def joinGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Take what is sent to a group; see ``IMulticastTransport.joinGroup``.
 
         Args:
@@ -83,7 +85,7 @@ class SimulatedMulticast:
         """
         return Deferred.fromCoroutine(self._change_membership(addr, interface, join=True))
 
-    def leaveGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def leaveGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Take it no longer; arguments and result as those of :meth:`joinGroup`."""
         return Deferred.fromCoroutine(self._change_membership(addr, interface, join=False))
 
@@ -91,7 +93,8 @@ class SimulatedMulticast:
         """Choose the interface by which datagrams to groups leave; see ``IMulticastTransport.setOutgoingInterface``.
 
         Args:
-            addr: For IPv4 an address of this host, or its name; for IPv6 the interface's number.
+            addr: For IPv4 an address of this host, or its name; for IPv6 the interface's number. On a port bound to
+                ``::`` an IPv4 address is for groups of IPv4, anything else for those of IPv6.
 
         Returns:
             A Deferred that fires with 1; it fails as that of :meth:`joinGroup`, and with :class:`OSError` where there
@@ -102,7 +105,7 @@ class SimulatedMulticast:
     def getOutgoingInterface(self) -> str | int:
         """Return the interface by which datagrams to groups leave: for IPv4 an address, for IPv6 a number."""
         self._check_listening()
-        return self._outgoing or (_ANY if is_ipv6(self.bound_address) else ANY_IPV4)
+        return self._outgoing if is_ipv6(self.bound_address) else self._outgoing_ipv4 or ANY_IPV4
 
     def setLoopbackMode(self, mode: bool) -> None:
         """Set whether members on this host get what this port sends to a group; they do at first."""
@@ -138,17 +141,15 @@ class SimulatedMulticast:
         """Tell where a datagram to a group or to the broadcast address goes."""
         if group == BROADCAST:
             return Reach("", here=True, elsewhere=True)
-        if self._number_of_outgoing() == _LOOPBACK:
+        outgoing = self._outgoing if is_ipv6(group) else self._outgoing_ipv4
+        if (outgoing if isinstance(outgoing, int) else self._number_of(outgoing)) == _LOOPBACK:
             return Reach("::1" if is_ipv6(group) else "127.0.0.1", here=True, elsewhere=False)
-        source = self._outgoing if isinstance(self._outgoing, str) and not is_ipv6(group) else ""
+        source = "" if is_ipv6(group) else self._outgoing_ipv4
         return Reach(source, here=self._loops, elsewhere=self._ttl > 0)
 
     def _check_listening(self) -> None:
         """Raise LocalError if the port does not listen."""
         raise NotImplementedError
-
-    def _number_of_outgoing(self) -> int:
-        return self._number_of(self._outgoing) if isinstance(self._outgoing, str) else self._outgoing
 
     def _number_of(self, interface: str) -> int:
         """Return the number of an interface of this host.
@@ -165,8 +166,12 @@ class SimulatedMulticast:
             raise os_error(errno.ENODEV)
         return number
 
-    async def _change_membership(self, addr: str, interface: str, *, join: bool) -> None:
+    async def _change_membership(self, addr: str, interface: str | int, *, join: bool) -> None:
         group = await self._resolved(addr)
+        if isinstance(interface, int):
+            if not is_ipv6(group):
+                raise invalid_address(interface, "the interface of an IPv4 group is given as an address of this host")
+            interface = str(interface)
         by_name = interface and not is_ipv6(group) and interface not in _INTERFACES
         where = await self._resolved(interface) if by_name else interface
         self._check_listening()
@@ -192,13 +197,13 @@ class SimulatedMulticast:
                 )
             self._number_of(str(addr))
             self._outgoing = addr
-        elif is_ipv6(self.bound_address):
+        elif is_ipv6(self.bound_address) and (self.bound_address != ANY_IPV6 or family_of(addr) != AF_INET):
             self._outgoing = self._number_of(addr)
         else:
             host = await self._resolved(addr)
             self._check_family(host)
             self._number_of(host)
-            self._outgoing = "" if host == ANY_IPV4 else host
+            self._outgoing_ipv4 = "" if host == ANY_IPV4 else host
         return 1
 
     def _check_family(self, host: str) -> None:
@@ -225,3 +230,17 @@ def os_error(number: int) -> OSError:
         number: The ``errno``.
     """
     return OSError(number, os.strerror(number))
+
+
+def checked_number(port: int) -> int:
+    """Return a UDP port to send to, as the kernel takes it.
+
+    Raises:
+        OSError: EINVAL: it is 0.
+        OverflowError: It is no number of 16 bits.
+    """
+    if port == 0:
+        raise os_error(errno.EINVAL)
+    if not 0 < port <= 65535:
+        raise OverflowError("port must be 0-65535.")
+    return port

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import InvalidAddressError, MessageLengthError
+from twisted.internet.error import MessageLengthError
 from twisted.logger import Logger
 from twisted.python import log
 from zope.interface import implementer
@@ -23,11 +23,12 @@ from ..errors import LocalError
 from ..impairment._link import Datagram
 from ..interfaces import IDatagramPort
 from ..transport._addresses import TwoGenerations, family_of
+from ..transport._arguments import CALLERS_ERRORS, check_peer
 from ..transport._errors import BroadcastNotAllowed, cannot_listen, invalid_address
 from ..transport._life import prefix_of
 from ..transport._stats import DatagramStats
 from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6, is_loopback
-from ._multicast import Reach, SimulatedMulticast, os_error
+from ._multicast import Reach, SimulatedMulticast, checked_number, os_error
 from ._trace import Fate
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
             twistedudp.transport.BroadcastNotAllowed: A broadcast address, without ``setBroadcastAllowed(True)``.
             OSError: ``EINVAL`` for UDP port 0.
             OverflowError: A port above 65,535.
+            TypeError: ``packet`` is not bytes.
         """
         if not self.bound_address:
             self.stats.written_after_stop += 1
@@ -175,7 +177,7 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
             raise MessageLengthError(f"message too long: {len(packet):,} bytes")
         if destination[0] == BROADCAST and not self._broadcast_allowed:
             raise BroadcastNotAllowed(BROADCAST)
-        self._send(destination, bytes(packet))
+        self._send(destination, bytes(memoryview(packet)))
 
     def write_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
         """Send several datagrams; otherwise as :meth:`write`.
@@ -187,7 +189,7 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
         for datagram, addr in datagrams:
             try:
                 self.write(datagram, addr)
-            except (OSError, MessageLengthError, InvalidAddressError, OverflowError) as error:  # noqa: PERF203  # its own
+            except CALLERS_ERRORS as error:  # noqa: PERF203  # its own
                 refused.append((datagram, addr, error))
         return refused
 
@@ -207,7 +209,7 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
         self._check_listening()
         if self._peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
-        peer = (self._checked_host(host), _checked_number(port))
+        peer = (self._checked_host(host, "connect"), checked_number(port))
         source = self._reactor.host.source_for(peer[0], self.bound_address)
         if source is None:
             raise os_error(errno.ENETUNREACH)
@@ -349,15 +351,16 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
             return self._peer
         if addr is None:
             raise invalid_address("", "write() needs an address on a port that is not connected")
+        check_peer(addr)
         answering = self._delivering is not None and addr == self._delivering.source
         # To answer what came with source port 0, which anybody can send, is no mistake of the protocol's.
-        return self._checked_host(addr[0]), addr[1] if answering else _checked_number(addr[1])
+        return self._checked_host(addr[0]), addr[1] if answering else checked_number(addr[1])
 
-    def _checked_host(self, host: str) -> str:
+    def _checked_host(self, host: str, caller: str = "write") -> str:
         if host == "<broadcast>":
             host = BROADCAST
         if family_of(host) is None:
-            raise invalid_address(host, "write() only accepts IP addresses, not hostnames")
+            raise invalid_address(host, f"{caller}() only accepts IP addresses, not hostnames")
         host = canonical(host)
         if is_ipv6(host) and not is_ipv6(self.bound_address):
             raise invalid_address(host, "IPv4 port write() called with IPv6 address")
@@ -390,11 +393,3 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
         except Exception:  # noqa: BLE001  # a protocol's mistake is logged and the port goes on, as on a real port
             self.stats.callback_errors += 1
             _log.failure("{callback} failed", callback=getattr(callback, "__qualname__", repr(callback)))
-
-
-def _checked_number(port: int) -> int:
-    if port == 0:
-        raise os_error(errno.EINVAL)
-    if not 0 < port <= 65535:
-        raise OverflowError("port must be 0-65535.")
-    return port

@@ -46,6 +46,7 @@ ENVIRONMENT_VARIABLE: Final = "TWISTEDUDP_BACKEND"
 
 _log = Logger(namespace="twistedudp.transport")
 _announced: set[str] = set()
+_NOT_BUILT: Final = "the compiled one was not built when twistedudp was installed (is there a C compiler?)"
 
 
 @dataclass(slots=True)
@@ -124,18 +125,18 @@ def choose_backend(wanted: str | None = None) -> BackendChoice:
     Raises:
         LocalError: There is no backend of that name, or it cannot run here; the message says why.
     """
-    source = "it was asked for"
+    source = "backend= asks for it"
     if wanted is None:
         wanted = os.environ.get(ENVIRONMENT_VARIABLE) or None
         source = f"{ENVIRONMENT_VARIABLE} asks for it"
     if wanted is not None and wanted not in BACKENDS:
-        raise LocalError(f"there is no backend {wanted!r}; the backends are {' and '.join(BACKENDS)}")
+        raise LocalError(f"there is no backend {wanted!r} ({source}); the backends are {' and '.join(BACKENDS)}")
     if wanted == "scalar":
         return BackendChoice("scalar", source)
     obstacle = _why_not_compiled()
     if obstacle:
         if wanted is not None:
-            raise LocalError(f"the backend {wanted!r} cannot run: {obstacle}")
+            raise LocalError(f"the backend {wanted!r} ({source}) cannot run: {obstacle}; {_cure(obstacle, source)}")
         return BackendChoice("scalar", obstacle)
     return BackendChoice("mmsg", source if wanted else "it was built and the system has recvmmsg")
 
@@ -182,6 +183,14 @@ def announce(choice: BackendChoice) -> None:
         _log.info("UDP ports are served by the backend {name}: {reason}", name=choice.name, reason=choice.reason)
 
 
+def _cure(obstacle: str, source: str) -> str:
+    """Return what to do about a backend that was asked for and cannot run."""
+    without = f"unset {ENVIRONMENT_VARIABLE}" if ENVIRONMENT_VARIABLE in source else "leave out backend="
+    if obstacle == _NOT_BUILT:
+        return f"install a C compiler and Python's headers and reinstall twistedudp, or {without}"
+    return without
+
+
 def _why_not_compiled() -> str:
     """Return what keeps the compiled backend from running, empty if nothing does."""
     if not _kernel.LINUX:
@@ -191,6 +200,8 @@ def _why_not_compiled() -> str:
     try:
         from . import _mmsg  # noqa: PLC0415  # whether it was built is the question
     except (ImportError, ValueError) as error:  # ValueError: modules that were built at different times
-        return f"the compiled one was not built or cannot be loaded ({error})"
+        if isinstance(error, ModuleNotFoundError):
+            return _NOT_BUILT
+        return f"the compiled one cannot be loaded ({error})"
     obstacle = _mmsg.obstacle()
     return f"the compiled one cannot run here ({obstacle})" if obstacle else ""

@@ -227,7 +227,7 @@ class BatchingBackend(ScalarBackend):
 
     def _send_run(self, datagrams: list[bytes], addr: Address) -> bool:
         """Send datagrams of equal size to one peer by one system call; tell whether that went well."""
-        if self._detour or addr in self._whole_only or not any(peer == addr for _, peer in self._delivering):
+        if self._detour or not any(peer == addr for _, peer in self._delivering) or addr in self._whole_only:
             return False
         sockaddr, back = self._routes.known.get(addr) or self._way_to(addr)
         buffer = b"".join(datagrams)
@@ -257,13 +257,13 @@ class BatchingBackend(ScalarBackend):
 def _run_end(datagrams: Sequence[tuple[bytes, Address]], start: int) -> int:
     """Return where the run of datagrams of equal size to one peer ends that starts at an index."""
     first, addr = datagrams[start]
-    size = len(first)
+    size = len(first) if type(first) is bytes else 0
     end = start + 1
     if 0 < size <= MAX_SEGMENT_SIZE:
         last = min(len(datagrams), start + min(MAX_SEGMENTS, _BUFFER_SIZE // size - 1))
         while end < last:
             datagram, peer = datagrams[end]
-            if len(datagram) != size or (peer is not addr and peer != addr):
+            if type(datagram) is not bytes or len(datagram) != size or (peer is not addr and peer != addr):
                 break
             end += 1
     return end

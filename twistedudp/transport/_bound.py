@@ -19,9 +19,10 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from ..address import canonical, is_group
 from . import _kernel
 from ._addresses import ANY_HOSTS, is_broadcast, peer_of, sockaddr_of
+from ._arguments import check_bind
 from ._errors import cannot_listen, invalid_address
 
-__all__ = ["DEFAULT_RECEIVE_BUFFER", "BoundSocket", "ask_timestamps", "bind", "granted_receive_buffer"]
+__all__ = ["DEFAULT_RECEIVE_BUFFER", "BoundSocket", "ask_timestamps", "bind", "check_bound", "granted_receive_buffer"]
 
 IP_MULTICAST_ALL: Final = 49
 """``linux/in.h``"""
@@ -97,7 +98,10 @@ def bind(port: int, interface: str = "", *, receive_buffer: int | None = None, r
         twisted.internet.error.CannotListenError: The port is taken, needs more rights, or the address is not this
             host's. Its ``socketError`` is the :class:`OSError`.
         twisted.internet.error.InvalidAddressError: ``interface`` is not a numeric address.
+        TypeError: An argument is of the wrong kind.
+        ValueError: A receive buffer of less than 1 byte or more than 2,147,483,647.
     """
+    check_bind(port, receive_buffer, reuse_port=reuse_port)
     if interface and not isIPAddress(interface) and not isIPv6Address(interface):
         raise invalid_address(interface, "not an IPv4 or IPv6 address.")
     interface = canonical(interface) if interface else ""
@@ -119,6 +123,16 @@ def bind(port: int, interface: str = "", *, receive_buffer: int | None = None, r
     except BaseException:
         handle.close()
         raise
+
+
+def check_bound(bound: object) -> None:
+    """Check the argument of that name.
+
+    Raises:
+        TypeError: It is neither None nor what :func:`bind` returned.
+    """
+    if bound is not None and not isinstance(bound, BoundSocket):
+        raise TypeError(f"bound={bound!r}: it must be None or what twistedudp.transport.bind() returned")
 
 
 def _set_options(handle: socket.socket, *, wildcard: bool) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet.interfaces import IReactorFDSet
 
 from ..interfaces import IDatagramPort
+from ._arguments import check_options, check_where
+from ._bound import check_bound
 from ._errors import cannot_listen
 from ._port import MAX_DATAGRAM_SIZE, DatagramPort
 
@@ -57,7 +59,7 @@ def listen(
         reuse_port: Let other sockets have the same port (SO_REUSEPORT); see :func:`bind`.
         timestamps: Have the kernel tell when each datagram arrived, for ``arrival_times`` of the port; Linux only.
         backend: ``"mmsg"`` or ``"scalar"``, what is to read and write the socket. None asks the environment variable
-            ``TWISTEDUDP_BACKEND`` and then takes the best there is.
+            ``TWISTEDUDP_BACKEND`` and then takes the best there is. Nothing where ``listenUDP`` serves.
 
     Returns:
         A :class:`DatagramPort`, or what ``reactor.listenUDP`` returned.
@@ -67,8 +69,10 @@ def listen(
             or this kind of reactor or system has no ``reuse_port``.
         twisted.internet.error.InvalidAddressError: ``interface`` is not a numeric address.
         twistedudp.errors.LocalError: There is no such backend, or it cannot run here.
-        ValueError: A size is not positive.
+        TypeError: An argument is of the wrong kind.
+        ValueError: A size is less than 1 byte or too large.
     """
+    check_where(reactor, port, interface)
     if IReactorFDSet.providedBy(reactor) and os.name == "posix":
         own = DatagramPort(
             cast("PortReactor", reactor),
@@ -85,12 +89,19 @@ def listen(
         )
         own.startListening()
         return own
+    flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
+    check_options(protocol, max_datagram_size, receive_buffer, **flags)
+    check_bound(bound)
     if bound is not None:
         port, interface = bound.port, bound.interface
         bound.close()
     elif reuse_port:
         raise cannot_listen(interface, port, "this reactor cannot share a UDP port (reuse_port=True)")
-    theirs: IListeningPort = reactor.listenUDP(port, protocol, interface, max_datagram_size)
-    if timestamps and IDatagramPort.providedBy(theirs):
-        cast("Any", theirs).timestamps = True  # a simulated port, which has them at no cost
+    return _with_times(reactor.listenUDP(port, protocol, interface, max_datagram_size), wanted=timestamps)
+
+
+def _with_times(theirs: IListeningPort, *, wanted: bool) -> IListeningPort:
+    """Return a port that tells arrival times if it is a simulated one, which has them at no cost."""
+    if wanted and IDatagramPort.providedBy(theirs):
+        cast("Any", theirs).timestamps = True
     return theirs

@@ -53,7 +53,7 @@ class MulticastTransport:
 
     reactor: Any
 
-    def joinGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def joinGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Take what is sent to a group.
 
         Args:
@@ -69,7 +69,7 @@ class MulticastTransport:
         """
         return Deferred.fromCoroutine(self._change_membership(addr, interface, join=True))
 
-    def leaveGroup(self, addr: str, interface: str = "") -> Deferred[None]:
+    def leaveGroup(self, addr: str, interface: str | int = "") -> Deferred[None]:
         """Take it no longer; arguments and result as those of :meth:`joinGroup`."""
         return Deferred.fromCoroutine(self._change_membership(addr, interface, join=False))
 
@@ -77,7 +77,8 @@ class MulticastTransport:
         """Choose the interface by which datagrams to groups leave.
 
         Args:
-            addr: As ``interface`` of :meth:`joinGroup`; ``0.0.0.0`` or 0 lets the kernel choose.
+            addr: As ``interface`` of :meth:`joinGroup`; ``0.0.0.0`` or 0 lets the kernel choose. On a port bound to
+                ``::`` an IPv4 address is for groups of IPv4, anything else for those of IPv6.
 
         Returns:
             A Deferred that fires with 1; it fails as that of :meth:`joinGroup`, and with :class:`OSError` where there
@@ -86,7 +87,10 @@ class MulticastTransport:
         return Deferred.fromCoroutine(self._set_outgoing_interface(addr))
 
     def getOutgoingInterface(self) -> str | int:
-        """Return the interface by which datagrams to groups leave: for IPv4 an address, for IPv6 a number."""
+        """Return the interface by which datagrams to groups leave: for IPv4 an address, for IPv6 a number.
+
+        On a port bound to ``::`` it is the one for groups of IPv6.
+        """
         handle = self._listening().handle
         if handle.family == socket.AF_INET6:
             return int.from_bytes(handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, 4), byteorder)
@@ -124,16 +128,19 @@ class MulticastTransport:
         """
         raise NotImplementedError
 
-    async def _change_membership(self, addr: str, interface: str, *, join: bool) -> None:
+    async def _change_membership(self, addr: str, interface: str | int, *, join: bool) -> None:
         group = await self._resolved(addr)
         handle = self._listening().handle
         family = _family_for(handle, group)
         if family == socket.AF_INET:
             where = socket.inet_aton("0.0.0.0")  # noqa: S104  # the kernel chooses
+            if isinstance(interface, int):
+                raise invalid_address(interface, "the interface of an IPv4 group is given as an address of this host")
             if interface:
                 where = _packed(socket.AF_INET, await self._resolved(interface))
         else:
-            where = interface_index(interface).to_bytes(4, byteorder)
+            index = interface if isinstance(interface, int) else interface_index(interface)
+            where = _packed_index(index)
         level, joining, leaving = _MEMBERSHIP[family]
         try:
             handle.setsockopt(level, joining if join else leaving, _packed(family, group) + where)
@@ -142,7 +149,9 @@ class MulticastTransport:
 
     async def _set_outgoing_interface(self, addr: str | int) -> int:
         handle = self._listening().handle
-        if handle.family == socket.AF_INET6:
+        if isinstance(addr, str) and family_of(addr) == socket.AF_INET and _is_dual_stack(handle):
+            handle.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _packed(socket.AF_INET, addr))
+        elif handle.family == socket.AF_INET6:
             index = addr if isinstance(addr, int) else interface_index(addr)
             handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         elif isinstance(addr, str):
@@ -211,6 +220,18 @@ def _family_for(handle: socket.socket, group: str) -> socket.AddressFamily:
 
 def _is_dual_stack(handle: socket.socket) -> bool:
     return handle.family == socket.AF_INET6 and not handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+def _packed_index(index: int) -> bytes:
+    """Return an interface's number as the kernel takes it.
+
+    Raises:
+        MulticastJoinError: No interface can have it.
+    """
+    try:
+        return index.to_bytes(4, byteorder)
+    except OverflowError as error:
+        raise MulticastJoinError(f"this host has no network interface {index}") from error
 
 
 def _packed(family: socket.AddressFamily, host: str) -> bytes:

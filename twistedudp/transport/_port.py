@@ -21,8 +21,9 @@ from zope.interface import implementer
 from ..errors import LocalError
 from ..interfaces import IDatagramPort
 from ._addresses import family_of, peer_of
+from ._arguments import check_options
 from ._backend import announce, choose_backend
-from ._bound import bind
+from ._bound import bind, check_bound
 from ._errors import cannot_listen, invalid_address
 from ._life import Life, PortOptions, prefix_of
 from ._multicast import MulticastTransport
@@ -101,10 +102,9 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
     ) -> None:
         if interface and family_of(interface) is None:
             raise invalid_address(interface, "not an IPv4 or IPv6 address.")
-        if max_datagram_size < 1:
-            raise ValueError(f"max_datagram_size={max_datagram_size!r}: it must be at least 1 byte")
-        if receive_buffer is not None and receive_buffer < 1:
-            raise ValueError(f"receive_buffer={receive_buffer!r}: it must be at least 1 byte")
+        flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
+        check_options(protocol, max_datagram_size, receive_buffer, **flags)
+        check_bound(bound)
         self.reactor = reactor
         self.protocol = protocol
         self.interface = interface if bound is None else bound.interface
@@ -272,6 +272,7 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
             twisted.internet.error.InvalidAddressError: The host is a name, of the wrong family for this port, or not
                 the one that the port is connected to.
             BroadcastNotAllowed: A broadcast address, without ``setBroadcastAllowed(True)``; a PermissionError.
+            TypeError: ``packet`` is not bytes.
             OSError: ``EINVAL`` for UDP port 0 and for a link-local address without its scope.
         """
         life = self._life
@@ -318,6 +319,8 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
             OSError: There is no route to it, or the port does not listen.
         """
         life = self._listening()
+        if family_of(host) is None:
+            raise invalid_address(host, "connect() only accepts IP addresses, not hostnames")
         life.backend.connect((host, port))
         self._host = peer_of(life.handle.getsockname())
 

@@ -14,10 +14,10 @@ import errno
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from twisted.internet.error import InvalidAddressError, MessageLengthError
 from twisted.logger import Logger
 
 from ._addresses import peer_of
+from ._arguments import CALLERS_ERRORS, check_peer
 from ._errors import invalid_address
 from ._faults import SendFaults
 from ._unreachable import ERRORS_PER_DRAIN
@@ -215,7 +215,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
         for datagram, addr in datagrams:
             try:
                 self.send(datagram, addr)
-            except (OSError, MessageLengthError, InvalidAddressError, OverflowError) as error:  # noqa: PERF203  # its own
+            except CALLERS_ERRORS as error:  # noqa: PERF203  # its own
                 refused.append((datagram, addr, error))
         return refused
 
@@ -311,6 +311,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
     def _way_to(self, addr: Address | None) -> Route:
         if addr is None:
             raise invalid_address("", "write() needs an address on a port that is not connected")
+        check_peer(addr)
         return self._routes.to(addr)
 
     def _send_failed(self, error: OSError, datagram: bytes, addr: Address | None, way: _Way) -> None:

@@ -40,7 +40,8 @@ class DatagramStats:
     truncated: int = 0
     """Datagrams larger than ``max_datagram_size``: dropped, never delivered cut."""
     dropped_by_kernel: int = 0
-    """Datagrams lost to a full receive buffer, as the kernel counts them (SO_RXQ_OVFL, SO_MEMINFO); Linux only."""
+    """Datagrams lost to a full receive buffer, as the kernel counts them (SO_RXQ_OVFL, SO_MEMINFO; Linux only):
+    datagrams that it had put together (UDP_GRO) count as one."""
     system_calls: int = 0
     """Calls that received or sent, successful or not."""
     batches: int = 0

@@ -34,6 +34,7 @@ import socket
 from twisted.internet.error import MessageLengthError
 
 from .. import _kernel
+from .._arguments import CALLERS_ERRORS, check_peer
 from .._capabilities import can_segment
 from .._routes import Routes
 from .._scalar import ScalarBackend
@@ -41,10 +42,6 @@ from .._scalar import ScalarBackend
 cdef enum:
     IN_PKTINFO_SIZE = 12
     ALWAYS_FITS = 1232  # bytes of payload that any path carries: IPv6's least MTU, 1,280, less 48 for headers
-
-
-# What is wrong with one datagram must not keep the others from being sent.
-_CALLERS = (OSError, MessageLengthError, TypeError, ValueError, LookupError, OverflowError)
 
 
 cdef class MmsgBackend(Reader):
@@ -122,7 +119,7 @@ cdef class MmsgBackend(Reader):
             for datagram, addr in datagrams:
                 try:
                     self.send(datagram, addr)
-                except _CALLERS as error:
+                except CALLERS_ERRORS as error:
                     refused.append((datagram, addr, error))
         finally:
             if outside:
@@ -171,6 +168,8 @@ cdef class MmsgBackend(Reader):
         """Send what is not everyday business, after what was written before it."""
         self.outgoing.flush()
         self.publish()
+        if peer is None and addr is not None:
+            check_peer(addr)
         if peer is None or not PyBytes_CheckExact(datagram) or PyBytes_GET_SIZE(datagram) > peer.most:
             self.slow.send(datagram, addr)
         elif peer.port_zero and peer.turn == self.batch:
