@@ -45,7 +45,7 @@ TARGETS: Final = {
         short_executions=20_000, measures_memory=True
     ),
     "text_input": _target(text_input.play, text_input.seeds, text_input.MAX_SIZE, text_input.__doc__)._replace(
-        short_executions=40_000, words=text_input.WORDS
+        short_executions=100_000, words=text_input.WORDS
     ),
 }
 

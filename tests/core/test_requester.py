@@ -394,6 +394,7 @@ class AnswerTests(SynchronousTestCase):
             ("wrong_peer", response, (FIRST[0], FIRST[1] + 1)),
             ("unmatched", encode_response(request.msgid + 100, None, "ok"), FIRST),
             ("unmatched", encode_response(request.msgid + 100, None, {"not": "a scalar"}), FIRST),
+            ("unmatched", bytes.fromhex("94 01 cf 00 00 00 00 00 00 0f ff c0 80"), FIRST),  # an id as long as can be
             ("unmatched", encode_response(echo.msgid, None, "ok"), FIRST),
             ("malformed", b"", FIRST),
             ("malformed", b"\xff\xfe", FIRST),
@@ -409,7 +410,7 @@ class AnswerTests(SynchronousTestCase):
             client.receive(payload, peer)
             self.assertEqual(client.requester.stats.rejected[reason], before + 1, (reason, payload))
             self.assertEqual(client.requester.events(), [])
-        self.assertEqual(sum(client.rejected.values()), 14)
+        self.assertEqual(sum(client.rejected.values()), 15)
         self.assertEqual(len(client.requester), 2)
         client.receive(response)
         self.assertEqual(client.result(), "ok")

@@ -154,6 +154,7 @@ class SourceTests(SynchronousTestCase):
                 server.wait_for("6 bytes from 127.0.0.1:0")
                 with client_for("127.0.0.1") as client:
                     self.assertEqual(ask(client, b"hello", ("127.0.0.1", port))[0], b"hello")
+                server.wait_for("5 bytes from 127.0.0.1:")
                 self.assertEqual(server.output.count(" bytes from "), 3)
                 self.assertNotIn("Traceback", server.output)
 

@@ -131,7 +131,7 @@ def check_bound(bound: object) -> None:
     Raises:
         TypeError: It is neither None nor what :func:`bind` returned.
     """
-    if bound is not None and not isinstance(bound, BoundSocket):
+    if bound is not None and not all(hasattr(bound, name) for name in ("interface", "port", "close")):
         raise TypeError(f"bound={bound!r}: it must be None or what twistedudp.transport.bind() returned")
 
 
