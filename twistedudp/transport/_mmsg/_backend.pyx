@@ -25,7 +25,7 @@ from ._linux cimport (
     socklen_t,
 )
 from ._outgoing cimport QUEUE_ROOM, Outgoing
-from ._peers cimport Peer, connected_peer, kernel_address, path_bytes
+from ._peers cimport ALWAYS_FITS, IN_PKTINFO_SIZE, Peer, connected_peer, kernel_address, path_bytes
 from ._reader cimport Reader
 
 import os
@@ -38,10 +38,6 @@ from .._arguments import CALLERS_ERRORS, check_peer
 from .._capabilities import can_segment
 from .._routes import Routes
 from .._scalar import ScalarBackend
-
-cdef enum:
-    IN_PKTINFO_SIZE = 12
-    ALWAYS_FITS = 1232  # bytes of payload that any path carries: IPv6's least MTU, 1,280, less 48 for headers
 
 
 cdef class MmsgBackend(Reader):

@@ -36,7 +36,7 @@ from ._linux cimport (
     recvmmsg,
     sendmmsg,
 )
-from ._peers cimport SOCKADDR_SIZE, Peer, PeerTable
+from ._peers cimport IN_PKTINFO_SIZE, SOCKADDR_SIZE, Peer, PeerTable
 
 import os
 
@@ -50,7 +50,6 @@ cdef enum:
     CONTROL_SIZE = 192    # bytes: two packet informations, drop count, segment size and time take 152
     IN_PKTINFO = 8        # <linux/in.h>: IP_PKTINFO
     IN6_PKTINFO = 50      # <linux/in6.h>: IPV6_PKTINFO
-    IN_PKTINFO_SIZE = 12  # struct in_pktinfo: interface, local address, address in the header
     IN6_PKTINFO_SIZE = 20 # struct in6_pktinfo: address, interface
 
 

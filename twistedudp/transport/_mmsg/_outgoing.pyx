@@ -35,7 +35,7 @@ from ._linux cimport (
     sendmmsg,
     sendmsg,
 )
-from ._peers cimport Path, Peer, path_bytes, same_path
+from ._peers cimport ALWAYS_FITS, IN_PKTINFO_SIZE, Path, Peer, path_bytes, same_path
 
 import os
 
@@ -44,11 +44,9 @@ from .._batching import MAX_SEGMENTS, MAX_WHOLE_ONLY
 from .._capabilities import lacking
 
 cdef enum:
-    ALWAYS_FITS = 1232      # bytes of payload that any path carries: IPv6's least MTU, 1,280, less 48 for headers
     LARGEST_RUN = 65000     # bytes: the kernel's limit is that of one datagram, 65,507
     IN_PKTINFO = 8          # <linux/in.h>: IP_PKTINFO
     IN6_PKTINFO = 50        # <linux/in6.h>: IPV6_PKTINFO
-    IN_PKTINFO_SIZE = 12
 
 cdef int _most_segments = MAX_SEGMENTS
 cdef int _most_refusals = MAX_WHOLE_ONLY

@@ -6,6 +6,8 @@ from ._linux cimport socklen_t
 cdef enum:
     SOCKADDR_SIZE = 28  # sockaddr_in6, the larger of the two
     PATH_SIZE = 20      # in6_pktinfo, the larger of the two
+    IN_PKTINFO_SIZE = 12  # struct in_pktinfo: interface, local address, address in the header
+    ALWAYS_FITS = 1232  # bytes of payload that any path carries: IPv6's least MTU, 1,280, less 48 for headers
 
 cdef struct Path:
     uint8_t size        # 0: the kernel chooses, 12: in_pktinfo, 20: in6_pktinfo

@@ -36,7 +36,7 @@ cdef class Reader:
 
     cdef int _turn(self) except -1
     cdef bint _is_worth_a_look(self, int read) noexcept
-    cdef int _fit(self, int found, int left, int64_t elapsed) except -1
+    cdef int _fit(self, int found, int64_t elapsed) except -1
     cdef int _deliver(self, int most, int64_t ends) except -1
     cdef int _deliver_each(self, int most, int64_t ends) except -1
     cdef int _deliver_together(self, int most, int64_t ends) except -1

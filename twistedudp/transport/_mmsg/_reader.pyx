@@ -148,7 +148,7 @@ cdef class Reader:
             started = _now()
             left -= max(self._deliver(left, ends), self.incoming.slots_read)
             now = _now()
-            self._fit(found, left, now - started)
+            self._fit(found, now - started)
             if self.incoming.slots_read < slots and self.incoming.next == self.incoming.end:
                 if not self._is_worth_a_look(self.incoming.slots_read):
                     break  # the socket was emptied
@@ -166,7 +166,7 @@ cdef class Reader:
         self._looked = read > 1 and (self._luck > 1 or self._looks % 32 == 0)
         return self._looked
 
-    cdef int _fit(self, int found, int left, int64_t elapsed) except -1:
+    cdef int _fit(self, int found, int64_t elapsed) except -1:
         """Decide how many buffers to read next: what can be delivered in half a turn, as far as the last ones tell."""
         cdef int64_t fitting = _per_batch
         cdef int read = self.incoming.slots_read
