@@ -22,11 +22,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.contracts.case import BatchPeer, Peer, echo
 from tests.contracts.providers import REACTORS as CONTRACT_REACTORS
-from tests.contracts.providers import OurPorts
+from tests.contracts.providers import OurPorts, missing_backend
 from tests.integration.sockets import has_ipv6_loopback, plain_socket
 from tests.simulation import LogCollector
-from twistedudp.errors import LocalError
-from twistedudp.transport._backend import BACKENDS, ENVIRONMENT_VARIABLE, choose_backend
+from twistedudp.transport._backend import BACKENDS, ENVIRONMENT_VARIABLE
 
 if TYPE_CHECKING:
     import socket
@@ -99,15 +98,6 @@ def _uvloop_reactor() -> AsyncioSelectorReactor:
 
 REACTORS: Mapping[str, Callable[[], Any]] = {**CONTRACT_REACTORS, "Uvloop": _uvloop_reactor}
 """What makes each kind of reactor."""
-
-
-def missing_backend(name: str) -> str:
-    """Return why a backend cannot run here; empty if it can."""
-    try:
-        choose_backend(name)
-    except LocalError as error:
-        return str(error)
-    return ""
 
 
 class PortCase(SynchronousTestCase):
