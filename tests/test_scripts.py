@@ -169,6 +169,7 @@ class TestTests(ScriptTestCase):
                 "lint-imports",
                 "pytest",
                 "pytest of ports",
+                "pytest of probes",
                 "pytest with pytest-twisted",
                 "trial",
                 *(["fuzz"] if sys.platform == "linux" and platform.machine() == "x86_64" else []),

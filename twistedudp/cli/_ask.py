@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .._resolve import AddressFamily
 
-__all__ = ["Server", "ask"]
+__all__ = ["Server", "ask", "run_until_done"]
 
 _T = TypeVar("_T")
 
@@ -49,48 +49,66 @@ def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -
         Interrupted: SIGINT came first.
         TwistedUDPError: As the client has it.
     """
-    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
 
-    # What Twisted installs is one; its annotation names interfaces that lack crash().
-    reactor = cast("ReactorBase", installed)
-
-    async def asking() -> _T:
+    async def asking(reactor: ReactorBase) -> _T:
         async with UDPClientService(
             reactor, server.host, server.port, timeout=server.timeout, address_family=server.family
         ) as client:
             return await question(client)
 
-    return _run(reactor, asking)
+    return run_until_done(asking)
 
 
-def _run(reactor: ReactorBase, asking: Callable[[], Coroutine[Deferred[Any], Any, _T]]) -> _T:
-    """Run the reactor until a coroutine has ended or SIGINT has cancelled it."""
+def run_until_done(
+    asking: Callable[[ReactorBase], Coroutine[Deferred[Any], Any, _T]],
+    *,
+    on_interrupt: Callable[[], object] | None = None,
+) -> _T:
+    """Run the reactor until a coroutine has ended, and return its result.
+
+    Args:
+        asking: A coroutine function that is given the reactor, once that runs.
+        on_interrupt: What the first SIGINT does, in the reactor: it is to bring the coroutine to its end. None cancels
+            the coroutine, and so does a second SIGINT.
+
+    Raises:
+        Interrupted: SIGINT cancelled the coroutine.
+    """
+    from twisted.internet import reactor as installed  # noqa: PLC0415  # importing it installs it
+
+    # What Twisted installs is one; its annotation names interfaces that lack crash().
+    reactor = cast("ReactorBase", installed)
     waiting: list[Deferred[_T]] = []
     outcome: list[_T | Failure] = []
-    interrupted: list[int] = []
+    cancelled: list[int] = []
 
     def finish(result: _T | Failure) -> None:
         outcome.append(result)
         reactor.crash()
 
     def begin() -> None:
-        waiting.append(Deferred.fromCoroutine(asking()))
+        waiting.append(Deferred.fromCoroutine(asking(reactor)))
         waiting[0].addBoth(finish)
 
     def cancel() -> None:
         waiting[0].cancel()
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
+        nonlocal on_interrupt
+        first, on_interrupt = on_interrupt, None
+        if first is not None:
+            reactor.callFromThread(first)
+            return
         # Once is enough: what follows is short, and another Ctrl-C would only tear it.
         signal.signal(signum, signal.SIG_IGN)
-        interrupted.append(signum)
+        cancelled.append(signum)
         # Not at once: what is running now, the question's own first steps perhaps, shall come to its end.
         reactor.callFromThread(cancel)
 
     signal.signal(signal.SIGINT, interrupt)
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=False)
-    if interrupted:
+    if cancelled:
         raise Interrupted
     (result,) = outcome
     if isinstance(result, Failure):

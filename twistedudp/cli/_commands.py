@@ -6,21 +6,15 @@ Theory of operation: each command turns its arguments into one question, a corou
 
 from __future__ import annotations
 
-import functools
-import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ..address import DEFAULT_PORT, is_ip, is_ipv6, parse_host_port
 from ._arguments import Misuse, datagram, parameter
+from ._options import server_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .._resolve import AddressFamily
-    from ..address import Address
     from ..client import UDPClientService
     from ._ask import Server
 
@@ -30,25 +24,6 @@ EPILOG = (
     "Exit status: 0 answered; 1 no answer (timeout, refused, unknown host); 2 wrong usage, nothing was sent; "
     "3 the server answered with an error."
 )
-
-
-def _address(text: str) -> Address:
-    """Parse ``HOST[:PORT]``."""
-    try:
-        return parse_host_port(text, DEFAULT_PORT)
-    except ValueError as error:
-        raise Misuse(str(error)) from error
-
-
-def _seconds(text: str | float) -> float:
-    """Parse a positive number of seconds, with an end."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise Misuse(f"--timeout {text}: write a number of seconds above 0, such as 2.5")
-    return seconds
 
 
 class _CallCommand(click.Command):
@@ -83,38 +58,6 @@ class _CallCommand(click.Command):
         return [arg.removeprefix(cls._MARK) for arg in args]
 
 
-def _server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument HOST[:PORT] and the options that every command has, and hand them on as one ``Server``."""
-
-    @click.argument("address", metavar="HOST[:PORT]", type=_address)
-    @click.option(
-        "--timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        default=2.0,
-        show_default=True,
-        help="How long to wait for the answer.",
-    )
-    @click.option("-4", "ipv4", is_flag=True, help="Use IPv4 only.")
-    @click.option("-6", "ipv6", is_flag=True, help="Use IPv6 only.")
-    @functools.wraps(command)
-    def with_server(address: Address, timeout: float, ipv4: bool, ipv6: bool, **rest: Any) -> None:
-        from ._ask import Server  # noqa: PLC0415  # Twisted: only where something is asked
-
-        command(server=Server(*address, timeout, _family(address[0], ipv4=ipv4, ipv6=ipv6)), **rest)
-
-    return with_server
-
-
-def _family(host: str, *, ipv4: bool, ipv6: bool) -> AddressFamily | None:
-    if ipv4 and ipv6:
-        raise Misuse("-4 and -6 exclude each other; leave both out to try all addresses of the host")
-    family: AddressFamily | None = "ipv4" if ipv4 else "ipv6" if ipv6 else None
-    if family and is_ip(host) and is_ipv6(host) != ipv6:
-        raise Misuse(f"{host} is not an {'IPv6' if ipv6 else 'IPv4'} address; leave -{6 if ipv6 else 4} out")
-    return family
-
-
 @click.group(
     name="udpecho",
     epilog=EPILOG,
@@ -134,7 +77,7 @@ def udpecho(ctx: click.Context) -> None:
 
 
 @udpecho.command(epilog=EPILOG)
-@_server_options
+@server_options
 @click.argument("text", required=False)
 @click.option("--hex", "hexadecimal", is_flag=True, help="TEXT is bytes in hexadecimal, and so is the output.")
 def send(server: Server, text: str | None, hexadecimal: bool) -> None:
@@ -157,7 +100,7 @@ def send(server: Server, text: str | None, hexadecimal: bool) -> None:
 
 
 @udpecho.command(cls=_CallCommand, epilog=EPILOG)
-@_server_options
+@server_options
 @click.argument("method")
 @click.argument("args", nargs=-1, metavar="[ARG]...")
 @click.option("--json", "compact", is_flag=True, help="Print the result as one line of JSON, for scripts.")
@@ -185,7 +128,7 @@ def call(server: Server, method: str, args: tuple[str, ...], compact: bool) -> N
 
 
 @udpecho.command(epilog=EPILOG)
-@_server_options
+@server_options
 @click.option("--json", "compact", is_flag=True, help="Print the list as one line of JSON, for scripts.")
 def methods(server: Server, compact: bool) -> None:
     """List the methods of an rpc server, with their parameters and what they do."""
