@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twistedudp import _msgpack, address
 from twistedudp.core import Requester, Responder
+from twistedudp.errors import DecodeError
 from twistedudp.messages import TYPE_RESPONSE, Response
+from twistedudp.probing import ProbeReply, ProbeTable, ProbeWire
 from twistedudp.protocol import RPCServerProtocol
 
 from . import client_input
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from twistedudp.address import Address
     from twistedudp.core import PendingRequest
     from twistedudp.messages import Message
+    from twistedudp.probing import ProbeEvent
 
 __all__ = ["PLANTS", "Plant", "plant", "planted"]
 
@@ -124,6 +127,28 @@ def _raises_index_error(original: Callable[[str, int], Address]) -> Callable[[st
     return parse_host_port
 
 
+def _believes_damage(original: Callable[[ProbeWire, bytes], ProbeReply]) -> Callable[[ProbeWire, bytes], ProbeReply]:
+    def decode_untrusted(self: ProbeWire, datagram: bytes) -> ProbeReply:
+        try:
+            return original(self, datagram)
+        except DecodeError:
+            if len(datagram) == self.size and datagram[44:] == self.encode(0, 0)[44:]:
+                return ProbeReply(int.from_bytes(datagram[28:32], "big"), -1, None)
+            raise
+
+    return decode_untrusted
+
+
+def _forgets_late_ones(original: Callable[..., ProbeEvent]) -> Callable[..., ProbeEvent]:
+    def reply_received_untrusted(self: ProbeTable, datagram: bytes, *, arrived_ns: int) -> ProbeEvent:
+        event = original(self, datagram, arrived_ns=arrived_ns)
+        if event.kind == "late":
+            self.lost -= 1
+        return event
+
+    return reply_received_untrusted
+
+
 PLANTS: Final = {
     "leaks-index-error": Plant(
         "codec", "an error that is a number raises IndexError", _msgpack, "decode_untrusted", _leaks_index_error
@@ -142,6 +167,12 @@ PLANTS: Final = {
     ),
     "takes-any-quote": Plant(
         "client_input", "ICMP errors of others count", Requester, "peer_unreachable", _takes_any_quote
+    ),
+    "believes-damage": Plant(
+        "probe_input", "a changed answer counts as intact", ProbeWire, "decode_untrusted", _believes_damage
+    ),
+    "forgets-late-ones": Plant(
+        "probe_input", "a late answer is lost no more", ProbeTable, "reply_received_untrusted", _forgets_late_ones
     ),
     "raises-index-error": Plant(
         "text_input", "some ports of three digits raise IndexError", address, "parse_host_port", _raises_index_error

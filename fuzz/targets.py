@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twisted.logger import globalLogBeginner
 
-from . import client_input, codec, server_input, text_input
+from . import client_input, codec, probe_input, server_input, text_input
 from ._seeds import client_seeds, server_seeds
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ TARGETS: Final = {
     "client_input": _target(client_input.play, client_seeds, client_input.MAX_SIZE, client_input.__doc__),
     "codec": _target(codec.play, codec.seeds, codec.MAX_SIZE, codec.__doc__)._replace(
         short_executions=20_000, measures_memory=True
+    ),
+    "probe_input": _target(probe_input.play, probe_input.seeds, probe_input.MAX_SIZE, probe_input.__doc__)._replace(
+        short_executions=20_000
     ),
     "text_input": _target(text_input.play, text_input.seeds, text_input.MAX_SIZE, text_input.__doc__)._replace(
         short_executions=100_000, words=text_input.WORDS

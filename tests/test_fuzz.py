@@ -70,6 +70,10 @@ class ReplayTests(TargetTestCase):
         """Those of the codec."""
         self.play_all("codec")
 
+    def test_probe_input(self) -> None:
+        """Those of the probes."""
+        self.play_all("probe_input")
+
     def test_text_input(self) -> None:
         """Those of the texts."""
         self.play_all("text_input")

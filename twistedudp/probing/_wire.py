@@ -134,6 +134,8 @@ class ProbeWire:
         sequence = (message.msgid - self._first_msgid) & 0xFFFFFFFF
         if message.error is not None:
             error = message.error
+            if message.result is not None:
+                raise DecodeError("it has both an error and a result")
             code = error.get("code") if isinstance(error, dict) else None
             return ProbeReply(sequence, -1, None, code if isinstance(code, str) else "error")
         if len(datagram) != self.size:
@@ -179,7 +181,7 @@ class ProbeWire:
         *numbers, check, padding = result
         if not all(type(number) is int and 0 <= number < 2**64 for number in numbers):
             raise DecodeError("a number of it is out of range")
-        if numbers[0] != sequence or check != check_of(numbers) or padding not in (self._padding * 2)[: len(padding)]:
+        if numbers[0] != sequence or check != check_of(numbers) or padding != (self._padding * 2)[: len(padding)]:
             raise DecodeError("it was changed on its way")
         return ServerSide(*numbers[1:])
 
