@@ -21,6 +21,8 @@ from twistedudp.methods import (
     method_table,
 )
 
+BUILT_IN = {"echo", "rpc.methods", "rpc.probe"}
+
 
 @dataclass
 class Inner:
@@ -252,7 +254,7 @@ class TableTests(SynchronousTestCase):
 
     def names(self, methods: RPCMethods) -> set[str]:
         """Return the names of the user's methods."""
-        return set(method_table(methods)) - {"echo", "rpc.methods"}
+        return set(method_table(methods)) - BUILT_IN
 
     def test_marked_only(self) -> None:
         """Only marked methods are served: no other method, no attribute, nothing of Python's own."""
@@ -262,11 +264,11 @@ class TableTests(SynchronousTestCase):
         self.assertIn("two", table)
 
     def test_built_in(self) -> None:
-        """Every object has echo and rpc.methods."""
+        """Every object has echo, rpc.methods and rpc.probe, none of which is harmed by running twice."""
         table = method_table(RPCMethods())
-        self.assertEqual(set(table), {"echo", "rpc.methods"})
+        self.assertEqual(set(table), BUILT_IN)
         self.assertEqual(table["echo"].call([1, 2]), [1, 2])
-        self.assertTrue(table["echo"].idempotent)
+        self.assertEqual({name for name, served in table.items() if served.idempotent}, BUILT_IN)
 
     def test_marking_changes_nothing(self) -> None:
         """A marked method is still called as before by Python."""
@@ -326,6 +328,12 @@ class TableTests(SynchronousTestCase):
                     "doc": "List the methods of this server, with their signatures and docstrings.",
                     "idempotent": True,
                 },
+                {
+                    "name": "rpc.probe",
+                    "signature": "(session: int, sequence: int, sent: int, padding: bytes) -> list[int | bytes]",
+                    "doc": "Tell how many probes of a series have come, and when this one did; see docs/wire.md.",
+                    "idempotent": True,
+                },
             ],
         )
 
@@ -360,7 +368,7 @@ class TableTests(SynchronousTestCase):
             removed = None  # type: ignore[assignment]  # a way to take a method away
 
         table = method_table(Derived())
-        self.assertEqual(set(table), {"kept", "replaced", "echo", "rpc.methods"})
+        self.assertEqual(set(table), {"kept", "replaced"} | BUILT_IN)
         self.assertEqual((table["kept"].call(), table["replaced"].call()), ("base", "derived"))
 
     def test_other_kinds(self) -> None:
@@ -387,6 +395,40 @@ class TableTests(SynchronousTestCase):
         self.assertNotIn("explosive", table)
 
 
+class ProbeTests(SynchronousTestCase):
+    """The parameters of rpc.probe; what it answers is the protocol's part."""
+
+    def setUp(self) -> None:
+        """Make a table."""
+        self.served = method_table(RPCMethods())["rpc.probe"]
+
+    def call(self, *params: object) -> object:
+        """Call it as the server does."""
+        return self.served.call(*self.served.arguments_untrusted(list(params)))
+
+    def test_largest_and_smallest(self) -> None:
+        """The numbers may be whatever their widths allow."""
+        for session, sequence, sent in ((0, 0, 0), (2**64 - 1, 2**32 - 1, 2**64 - 1)):
+            self.assertEqual(self.call(session, sequence, sent, b"xy"), (session, sequence, b"xy"))
+
+    def test_out_of_range(self) -> None:
+        """Another number is refused, by its parameter's name, as is padding that is no bytes."""
+        for params, name in (
+            ((-1, 0, 0, b""), "session"),
+            ((2**64, 0, 0, b""), "session"),
+            ((0, -1, 0, b""), "sequence"),
+            ((0, 2**32, 0, b""), "sequence"),
+            ((0, 0, -1, b""), "sent"),
+            ((0, 0, 2**64, b""), "sent"),
+            ((0, 0, 0, "xyzw"), "padding"),
+            ((True, 0, 0, b""), "session"),
+            ((0, 1.5, 0, b""), "sequence"),
+        ):
+            error = self.assertRaises(errors.MethodError, self.call, *params)
+            self.assertEqual(error.code, "wrong_parameter_type")
+            self.assertIn(f"parameter {name}: Expected", error.message)
+
+
 class DefinitionErrorTests(SynchronousTestCase):
     """Methods that cannot be served are refused when the server is made, by name."""
 
@@ -408,6 +450,11 @@ class DefinitionErrorTests(SynchronousTestCase):
             @method(name="rpc.mine")
             def mine(self) -> None: ...
 
+        class Probe(RPCMethods):
+            @method(name="rpc.probe")
+            def probe(self) -> None: ...
+
+        self.assertIn("'rpc.probe' is a built-in", self.refused(Probe))
         self.assertIn("'echo' is a built-in", self.refused(Echo))
         self.assertIn("'rpc.mine' is a built-in", self.refused(Rpc))
 

@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from tests.simulation import CLIENT, CLIENT6, PORT, SERVER, SERVER6, Peer, SimulatedTestCase
 from twistedudp import _msgpack, errors
 from twistedudp.methods import MethodDefinitionError, NoCurrentPeer, RPCMethods, current_peer, method
+from twistedudp.probing import check_of
 from twistedudp.protocol import MAX_LOGGED_FAILURES, RPCServerProtocol
 
 if TYPE_CHECKING:
@@ -437,6 +438,26 @@ class UntrustedTests(ProtocolTestCase):
         self.assertEqual(self.log.warnings, [])
         self.assertEqual(self.result(self.caller.call("value", "still here")), "still here")
 
+    def test_group(self) -> None:
+        """Nor is a request to a broadcast address run; a notification is, and who asks directly is answered."""
+        broadcast = "255.255.255.255"
+        sender = self.here.listenUDP(0, Peer(), "", 65535)
+        self.addCleanup(sender.stopListening)
+        sender.setBroadcastAllowed(True)
+        for payload in (
+            _msgpack.encode_request(1, "value", [1]),
+            b"garbage",
+            _msgpack.encode_notification("value", []),
+        ):
+            sender.write(payload, (broadcast, PORT))
+        self.advance()
+        self.assertEqual(self.protocol.stats.rejected, {"to_group": 2})
+        self.assertEqual((self.methods.ran, self.protocol.stats.notifications), (0, 1))
+        sender.write(_msgpack.encode_notification("value", [1]), (broadcast, PORT))
+        sender.write(_msgpack.encode_request(1, "value", [1]), (SERVER, PORT))
+        self.advance()
+        self.assertEqual((self.methods.ran, self.protocol.stats.responses), (2, 1))
+
     def test_largest(self) -> None:
         """A request of exactly the largest size is taken."""
         request = _msgpack.encode_request(1, "value", ["x" * 8000])
@@ -598,6 +619,125 @@ class BatchTests(SimulatedTestCase):
         self.advance(60.0)
         self.protocol.datagramReceived(*self.request(9, "value", (large,)))
         self.assertEqual((self.protocol.stats.large, len(self.log.warnings)), (7, 2))
+
+
+class RunMethodTests(ProtocolTestCase):
+    """Methods that are run for who asked by another way than a request."""
+
+    options = {"max_running": 2}  # noqa: RUF012  # never changed
+
+    def run_method(self, name: str, *params: object, peer: Address = (CLIENT6, 4000)) -> Deferred[object]:
+        """Run a method."""
+        return self.protocol.run_method(name, list(params), peer)
+
+    def test_kinds(self) -> None:
+        """A value, a Deferred and a coroutine: all the same to the caller, and nothing is sent."""
+        self.assertEqual(self.successResultOf(self.run_method("value", [1, "x"])), [1, "x"])
+        self.assertEqual(self.successResultOf(self.run_method("fired", 2)), 2)
+        later = self.run_method("wait")
+        self.assertNoResult(later)
+        self.methods.waiting[0].callback("three")
+        self.assertEqual(self.successResultOf(later), "three")
+        coroutine = self.run_method("coroutine", 0.5)
+        self.assertNoResult(coroutine)
+        self.advance(0.5)
+        self.assertEqual(self.successResultOf(coroutine), "done")
+        stats = self.protocol.stats
+        self.assertEqual((stats.requests, stats.notifications, stats.responses, stats.errors), (4, 0, 0, {}))
+        self.assertEqual((len(self.protocol._responder), len(self.network.trace)), (0, 0))
+
+    def test_result_as_it_is(self) -> None:
+        """The result need not be one that can be sent: that is the caller's part."""
+        self.assertIsNone(self.successResultOf(self.run_method("value", None)))
+        deep = self.successResultOf(self.run_method("bad", "object"))
+        self.assertIs(type(deep), object)
+
+    def test_errors(self) -> None:
+        """It fails with what a request would be answered with."""
+        for name, params, code, text in (
+            ("nothing", (), "unknown_method", "no method 'nothing'"),
+            ("__init__", (), "unknown_method", "no method"),
+            ("value", (), "wrong_parameter_count", "was given 0 parameters"),
+            ("coroutine", ("x",), "wrong_parameter_type", "parameter seconds: Expected float, got str"),
+            ("refuse", ({"left": 0},), "sold_out", "nothing is left"),
+        ):
+            error = self.failureResultOf(self.run_method(name, *params), errors.MethodError).value
+            self.assertEqual(error.code, code)
+            self.assertIn(text, error.message)
+        self.assertEqual(self.log.warnings, [])
+
+    def test_data(self) -> None:
+        """An error of the method's own keeps its data."""
+        error = self.failureResultOf(self.run_method("refuse", {"left": 0}), errors.MethodError).value
+        self.assertEqual(error.data, {"left": 0})
+
+    def test_exceptions(self) -> None:
+        """Exceptions are logged, with who asked, and told as no more than that."""
+        for name in ("fail", "fail_later", "leave"):
+            call = self.run_method(name)
+            self.advance(0.1)
+            error = self.failureResultOf(call, errors.MethodError).value
+            self.assertEqual(error.code, "method_failed")
+            self.assertNotIn(SECRET, str(error))
+            self.assertEqual(len(self.flush()), 1)
+            self.assertIn(f"the method {name!r}, called by {CLIENT6}, failed", self.log.warnings[-1])
+        self.assertEqual(len(self.protocol._responder), 0)
+
+    def test_current_peer(self) -> None:
+        """The method knows who asks, also after it has waited, and afterwards nobody asks."""
+        self.assertEqual(self.successResultOf(self.run_method("peer")), f"[{CLIENT6}]:4000")
+        later = self.run_method("peer_later", 0.5, peer=(CLIENT, 7))
+        self.assertRaises(NoCurrentPeer, current_peer)
+        self.advance(0.5)
+        self.assertEqual(self.successResultOf(later), [f"{CLIENT}:7"] * 2)
+
+    def test_busy(self) -> None:
+        """They and requests together are no more than may run at once."""
+        mine, theirs = self.run_method("wait"), self.caller.call("wait", timeout=60.0)
+        self.advance()
+        error = self.failureResultOf(self.run_method("value", 1), errors.MethodError).value
+        self.assertEqual((error.code, self.methods.ran), ("busy", 0))
+        self.assertIn("2 requests are running", error.message)
+        self.assertEqual(self.refused("value", 1).code, "busy")
+        for waiting in self.methods.waiting:
+            waiting.callback(1)
+        self.assertEqual((self.successResultOf(mine), self.result(theirs)), (1, 1))
+        self.assertEqual(self.successResultOf(self.run_method("value", 2)), 2)
+
+    def test_shared_deferred(self) -> None:
+        """A Deferred that a method returns to several stays the method's: each has the result of its own."""
+        mine, theirs = self.run_method("share"), self.caller.call("share")
+        self.advance()
+        mine.addCallback(lambda _: "changed")
+        self.methods.shared.callback("shared")
+        self.assertEqual((self.successResultOf(mine), self.result(theirs)), ("changed", "shared"))
+
+    def test_cancel(self) -> None:
+        """Who no longer wants the result does not end the method."""
+        call = self.run_method("wait")
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        self.assertEqual((self.methods.cancelled, len(self.protocol._responder)), ([], 1))
+        self.methods.waiting[0].callback(1)
+        self.assertEqual(len(self.protocol._responder), 0)
+
+    def test_stop(self) -> None:
+        """When the server stops, it fails, and the method is cancelled."""
+        call = self.run_method("wait")
+        port: Any = self.protocol.transport
+        port.stopListening()
+        self.advance()
+        self.assertEqual(self.failureResultOf(call, errors.MethodError).value.code, "server_stopping")
+        self.assertEqual((self.methods.cancelled, len(self.protocol._responder)), (["wait"], 0))
+        self.assertEqual(self.log.warnings, [])
+
+    def test_probe(self) -> None:
+        """rpc.probe, too, is counted by who asks, and its answer is the documented list."""
+        self.protocol._wall_clock = lambda: 5
+        for received in (1, 2):
+            result = self.successResultOf(self.run_method("rpc.probe", 2**63, received, 0, b"xy"))
+            numbers = [received, received, 0, 5, 5]
+            self.assertEqual(result, [*numbers, check_of(numbers), b"xy"])
 
 
 class CacheTests(ProtocolTestCase):

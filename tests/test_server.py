@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from twistedudp.echo import EchoProtocol
 from twistedudp.errors import PluginError
 from twistedudp.methods import RPCMethods, method
 from twistedudp.protocol import RPCServerProtocol
@@ -211,6 +212,90 @@ class LifeTests(ServerTestCase):
                 for what in ("is listening", "has stopped listening")
             ],
         )
+
+
+class OptionTests(ServerTestCase):
+    """What else a service may be asked for."""
+
+    def test_timestamps(self) -> None:
+        """Arrival times are known to what is served if they were asked for, and not else."""
+
+        class Times(DatagramProtocol):
+            def __init__(self) -> None:
+                self.times: list[int] = []
+
+            def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+                """Note when."""
+                self.times.append(len(self.transport.arrival_times))  # type: ignore[union-attr]  # a port of ours
+
+        for timestamps in (True, False):
+            protocol = Times()
+            service = self.service(protocol, timestamps=timestamps)
+            service.startService()
+            self.network.reactor().listenUDP(0, Recorder()).write(b"x", (HOST, 10007))
+            self.network.run_until_idle()
+            self.assertEqual(protocol.times, [int(timestamps)])
+            self.stop(service)
+
+    def test_discoverable(self) -> None:
+        """A service that is discoverable has a second port from its start to its end; others never have one."""
+        for name, ports in ((None, [10007]), ("kitchen", [10007, 10032])):
+            service = self.service(Silent(), discoverable=name)
+            with capturedLogs() as events:
+                service.startService()
+            self.assertEqual([port.getHost().port for port in self.reactor.ports], ports)
+            told = [event for event in events if event["log_format"].startswith("{name} can be discovered")]
+            self.assertEqual([(event["name"], event["port"]) for event in told], [("kitchen", 10032)] if name else [])
+            self.assertEqual(service.discovery_stats is not None, name is not None)
+            self.stop(service)
+            self.assertEqual((self.reactor.ports, self.network.leftovers()), ([], []))
+
+    def test_discovery_port(self) -> None:
+        """It is another one where that is asked for."""
+        service = self.service(Silent(), discoverable="kitchen", discovery_port=7777)
+        service.startService()
+        self.assertEqual([port.getHost().port for port in self.reactor.ports], [7777, 10007])
+        self.stop(service)
+
+    def test_discovery_bound(self) -> None:
+        """A discovery port that was bound before is used at the first start, and given back if there is none."""
+        for start in (True, False):
+            bound: Any = Bound()
+            bound.port, bound.interface = 10032, "::"
+            service = self.service(Silent(), discoverable="kitchen", discovery_bound=bound)
+            self.assertEqual(bound.closed, 0)
+            if start:
+                service.startService()
+                self.stop(service)
+            else:
+                service.stopService()
+            self.assertEqual(bound.closed, 1)
+
+    def test_discovery_port_on_failure(self) -> None:
+        """A factory that fails costs no discovery port."""
+        bound: Any = Bound()
+
+        def fail() -> Silent:
+            raise ZeroDivisionError
+
+        service = self.service(fail, discoverable="kitchen", discovery_bound=bound)
+        self.assertRaises(ZeroDivisionError, service.startService)
+        self.assertEqual((bound.closed, self.reactor.ports), (1, []))
+
+    def test_discovered_as(self) -> None:
+        """What is served is called by the service's name, else by its class; methods are always rpc."""
+        for serves, name, expected in (
+            (Silent(), "", "silent"),
+            (Silent(), "chat", "chat"),
+            (EchoProtocol(), "", "echo"),
+            (Methods(), "chat", "rpc"),
+        ):
+            service: Any = self.service(serves, discoverable="kitchen")
+            if name:
+                service.setName(name)
+            service.startService()
+            self.assertEqual(service._discovery.responder._answers._identity.protocol, expected)
+            self.stop(service)
 
 
 class BoundTests(ServerTestCase):

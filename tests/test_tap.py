@@ -17,8 +17,10 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from twistedudp import _startup, tap
+from tests.discovery.world import host
+from twistedudp import _startup, discover, tap
 from twistedudp._startup import PluginService, explain_bind_error, protocol_factory, tell_of_broken_files
+from twistedudp.discovery import _responder
 from twistedudp.echo import EchoProtocol
 from twistedudp.errors import LocalError, PluginError
 from twistedudp.methods import RPCMethods, method
@@ -44,9 +46,11 @@ class Bound:
     def __init__(self, port: int, interface: str) -> None:
         self.host = self.interface = interface
         self.port = port or 49152
+        self.closed = False
 
     def close(self) -> None:
-        """Do nothing."""
+        """Note it."""
+        self.closed = True
 
 
 class OptionsTestCase(SynchronousTestCase):
@@ -57,11 +61,14 @@ class OptionsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Replace what would look at files and open sockets."""
         self.bind_error: Exception | None = None
+        self.discovery_error: Exception | None = None
         self.asked: list[tuple[int, str, int | None]] = []
+        self.discovery_ports: list[Bound] = []
         self.patch(sys, "excepthook", sys.excepthook)  # a failing start replaces it
         self.patch(tap, "installed_plugins", lambda: self.installed)
         self.patch(_startup, "bind", self.bind)
         self.patch(_startup, "port_holder", lambda port, host: f"holder of {host} {port}")
+        self.patch(_responder, "bind_discovery", self.bind_discovery)
 
     def bind(self, port: int, interface: str, *, receive_buffer: int | None) -> Bound:
         """Stand in for ``transport.bind``."""
@@ -69,6 +76,13 @@ class OptionsTestCase(SynchronousTestCase):
         if self.bind_error is not None:
             raise self.bind_error
         return Bound(port, interface)
+
+    def bind_discovery(self, port: int) -> Bound:
+        """Stand in for the function of that name."""
+        if self.discovery_error is not None:
+            raise self.discovery_error
+        self.discovery_ports.append(Bound(port, "::"))
+        return self.discovery_ports[-1]
 
     def parse(self, *arguments: str) -> tap.Options:
         """Parse a command line."""
@@ -121,6 +135,7 @@ class OptionTests(OptionsTestCase):
             ("port", 0, 65535),
             ("max-datagram-size", 1, 65535),
             ("receive-buffer", 1, 1073741823),
+            ("discovery-port", 1, 65535),
         ):
             for value in ("", "x", "-1", "1.5", " 1", str(most + 1), "9" * 5000, "\u0661", "1\n2", str(least - 1)):
                 self.assertEqual(
@@ -223,7 +238,8 @@ class OptionTests(OptionsTestCase):
         self.assertRaises(SystemExit, self.parse, "--help")
         for option in (
             *("--port=", "--interface=", "--protocol=", "--list-protocols", "--protocol-option=", "--verbose"),
-            *("--max-datagram-size=", "--receive-buffer=", "--answer-privileged-ports"),
+            *("--max-datagram-size=", "--receive-buffer=", "--answer-privileged-ports", "--discoverable="),
+            *("--discovery-port=", "--timestamps"),
         ):
             self.assertIn(option, output.getvalue())
 
@@ -236,6 +252,82 @@ class OptionTests(OptionsTestCase):
         self.assertEqual(
             (exited.code, output.getvalue()), (0, "twistedudp version of twistedudp, Twisted version of twisted\n")
         )
+
+
+class DiscoverableTests(OptionsTestCase):
+    """A server that is to be found."""
+
+    def test_defaults(self) -> None:
+        """Without the option nothing is bound for it; with it the port is 10032, bound before the daemon forks."""
+        options = self.parse("--discovery-port", "7777")
+        self.assertEqual((options["discoverable"], options.discovery_bound, self.discovery_ports), (None, None, []))
+        self.assertEqual(options["timestamps"], 0)
+        options = self.parse("--discoverable", "kitchen", "--timestamps")
+        self.assertEqual((options["discoverable"], options["timestamps"]), ("kitchen", 1))
+        self.assertEqual([bound.port for bound in self.discovery_ports], [10032])
+        self.assertIs(options.discovery_bound, self.discovery_ports[0])
+
+    def test_given(self) -> None:
+        """Another port is bound instead."""
+        self.parse("--discoverable", "kitchen", "--discovery-port", "7777")
+        self.assertEqual([bound.port for bound in self.discovery_ports], [7777])
+
+    def test_wrong(self) -> None:
+        """A name that is none, and an address on which nobody could find it, are told in one line."""
+        for name in ("", "x" * 65, "a\x1bb"):
+            told = self.refused("--discoverable", name)
+            self.assertEqual(
+                told, f"--discoverable: {name!r} cannot be the name of a discoverable server: 1 to 64 characters, all of "
+                "them printable"
+            )  # fmt: skip
+        self.assertIn("a server on ::1 cannot be discovered", self.refused("--discoverable", "a", "-i", "::1"))
+        self.assertEqual((self.asked, self.discovery_ports), ([], []))
+
+    def test_in_use(self) -> None:
+        """A discovery port that is taken names who has it and what to do; another error is told as for any port."""
+        for number, parts in (
+            (
+                errno.EADDRINUSE,
+                ("UDP port 10032, on which", "in use by holder of :: 10032", "another --discovery-port"),
+            ),
+            (errno.EACCES, ("UDP port [::]:10032 needs a right", "choose a --discovery-port from")),
+        ):
+            error = OSError(number, os.strerror(number))
+            self.discovery_error = CannotListenError("::", 10032, error)  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+            told = self.refused("--discoverable", "kitchen")
+            for part in parts:
+                self.assertIn(part, told)
+
+    def test_given_back(self) -> None:
+        """Where the server's own port cannot be had, the discovery port is given back."""
+        self.bind_error = UsageError("no")
+        self.refused("--discoverable", "kitchen")
+        self.assertEqual([bound.closed for bound in self.discovery_ports], [True])
+
+    def test_service(self) -> None:
+        """The service that is made can be found under that name, and its port tells arrival times."""
+        network = SimulatedNetwork()
+        reactor = host(network, HOST)
+        self.patch(sys.modules["twisted.internet"], "reactor", reactor)
+        options = self.parse("--discoverable", "kitchen", "--interface", HOST, "--timestamps")
+        service: Any = tap.makeService(options)
+        service.startService()
+        self.assertTrue(service._listening.timestamps)
+        ((peer, _),) = network.run_until(discover(host(network, "192.0.2.2")))
+        self.assertEqual((peer.name, peer.protocol, peer.host, peer.port), ("kitchen", "echo", HOST, 10000))
+        network.run_until(service.stopService())
+        self.assertEqual(network.leftovers(), [])
+
+    def test_discovery_port_taken_later(self) -> None:
+        """Where the discovery port cannot be had at a second start, it is that port that is told of."""
+        network = SimulatedNetwork()
+        reactor = host(network, HOST)
+        service = PluginService(reactor, 10000, EchoProtocol, HOST, discoverable="kitchen")
+        reactor.listenUDP(10032, DatagramProtocol())
+        with capturedLogs() as events:
+            error = self.assertRaises(LocalError, service.startService)
+        self.assertIn("UDP port 10032, on which --discoverable hears questions, is in use", str(error))
+        self.assertEqual(len([event for event in events if event["log_level"] is LogLevel.critical]), 1)
 
 
 class BindErrorTests(OptionsTestCase):

@@ -1,4 +1,4 @@
-"""What Twisted finds of twistedudp: its two commands for ``twistd``, and the protocols that it serves by itself."""
+"""What Twisted finds of twistedudp: its three commands for ``twistd``, and the protocols that it serves by itself."""
 
 from twisted.application.service import ServiceMaker
 
@@ -13,6 +13,13 @@ udpimpair = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted has no ann
     "twistedudp.impair_tap",
     "Relay UDP between clients and a server over a bad network.",
     "udpimpair",
+)
+
+udpprobe = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+    "twistedudp probes",
+    "twistedudp.probe_tap",
+    "Probe UDP servers all the time, and tell how they are.",
+    "udpprobe",
 )
 
 echo = DatagramPlugin("echo", "twistedudp.echo:EchoProtocol", "RFC 862: every datagram goes back as it came.")

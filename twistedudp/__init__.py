@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors
     from .client import UDPClientService
+    from .discovery import DiscoveryAnswer, discover
     from .interfaces import IDatagramPlugin
     from .methods import RPCMethods, current_peer, method
     from .plugins import DatagramPlugin
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DatagramPlugin",
+    "DiscoveryAnswer",
     "IDatagramPlugin",
     "RPCMethods",
     "UDPClientService",
     "UDPServerService",
     "current_peer",
+    "discover",
     "errors",
     "listen",
     "method",
@@ -33,11 +36,13 @@ __all__ = [
 
 _HOMES = {
     "DatagramPlugin": "plugins",
+    "DiscoveryAnswer": "discovery",
     "IDatagramPlugin": "interfaces",
     "RPCMethods": "methods",
     "UDPClientService": "client",
     "UDPServerService": "server",
     "current_peer": "methods",
+    "discover": "discovery",
     "listen": "transport",
     "method": "methods",
 }

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from .plugins import BrokenPluginFile
     from .transport import BoundSocket
 
-__all__ = ["PluginService", "bind_or_explain", "explain_bind_error", "protocol_factory", "tell_of_broken_files"]
+__all__ = [
+    "PluginService",
+    "bind_discovery_or_explain",
+    "bind_or_explain",
+    "explain_bind_error",
+    "explain_discovery_error",
+    "protocol_factory",
+    "tell_of_broken_files",
+]
 
 _log = Logger(namespace="twistedudp")
 
@@ -66,6 +74,42 @@ def bind_or_explain(
         raise UsageError(explain_bind_error(error.socketError, port, interface, option)) from error
     except InvalidAddressError as error:
         raise UsageError(f"--interface: {interface!r}: {error.message}") from error
+
+
+def bind_discovery_or_explain(name: str, interface: str, port: int) -> BoundSocket:
+    """Bind the discovery port, and see that the server can be discovered.
+
+    Args:
+        name: The value of ``--discoverable``.
+        interface: Where the server is to listen.
+        port: The discovery port.
+
+    Raises:
+        UsageError: The server cannot be discovered, or the port cannot be had; the text says why, in one line.
+        LocalError: As :func:`bind_or_explain`.
+    """
+    from .discovery import _responder  # noqa: PLC0415  # msgpack: only for who is discoverable, for the start is timed
+
+    choose_backend()
+    try:
+        _responder.check_discoverable(name, interface)
+        return _responder.bind_discovery(port)
+    except CannotListenError as error:
+        raise UsageError(explain_discovery_error(error.socketError, port)) from error
+    except LocalError as error:
+        raise UsageError(f"--discoverable: {error}") from error
+
+
+def explain_discovery_error(error: BaseException, port: int) -> str:
+    """Return in one line why the discovery port could not be bound and what to do about it."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        holder = port_holder(port, "::") or port_holder(port, "0.0.0.0") or "a process that only root can see"  # noqa: S104  # asked for, not bound
+        return (
+            f"UDP port {port}, on which --discoverable hears questions, is in use by {holder}; the discoverable "
+            "servers of one user share it, other programs and other users do not: choose another --discovery-port, and "
+            "give udpecho discover the same --port"
+        )
+    return explain_bind_error(error, port, "::", "--discovery-port")
 
 
 def explain_bind_error(error: BaseException, port: int, interface: str, option: str = "--port") -> str:
@@ -200,7 +244,7 @@ class PluginService(UDPServerService):
             _tell(error)
             raise
         except CannotListenError as error:
-            told = LocalError(explain_bind_error(error.socketError, error.port, error.interface))
+            told = LocalError(self._explain(error))
             _tell(told)
             raise told from error
         except (Exception, SystemExit) as error:
@@ -209,6 +253,11 @@ class PluginService(UDPServerService):
             told.__cause__ = error
             _tell(told)
             raise told from error
+
+    def _explain(self, error: CannotListenError) -> str:
+        if error.interface == self._interface and error.port == self._port:
+            return explain_bind_error(error.socketError, error.port, error.interface)
+        return explain_discovery_error(error.socketError, error.port)
 
 
 def _tell(error: TwistedUDPError) -> None:

@@ -93,12 +93,12 @@ class DatagramTooLarge(LocalError):
 
 
 class BroadcastNotSupported(LocalError):
-    """The address is a broadcast address, and a request has one peer; discovery of many is another thing."""
+    """The address is a broadcast address, and a request has one peer; :func:`twistedudp.discover` asks many."""
 
     def __init__(self, host: str) -> None:
         super().__init__(
             f"{host} is a broadcast or multicast address: a request goes to one server, name that server's own address "
-            "(asking many at once will be twistedudp.discover, which is not there yet)"
+            "(twistedudp.discover asks many at once)"
         )
         self.host = host
 

@@ -23,6 +23,8 @@ import msgspec.inspect
 from .address import format_address
 from .errors import LocalError, MethodError
 from .messages import CODE_WRONG_PARAMETER_COUNT, CODE_WRONG_PARAMETER_TYPE
+from .probing import PROBE_METHOD
+from .probing._answer import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -114,8 +116,8 @@ def method(
 class RPCMethods:
     """Methods that can be called from the network; not an ``IService``: serve it by :class:`UDPServerService`.
 
-    Derive from it and mark methods with :func:`method`. Every server adds ``echo``, which returns its parameter, and
-    ``rpc.methods``, which lists what there is.
+    Derive from it and mark methods with :func:`method`. Every server adds ``echo``, which returns its parameter,
+    ``rpc.methods``, which lists what there is, and ``rpc.probe``, by which ``udpecho ping`` measures.
     """
 
 
@@ -137,6 +139,16 @@ class _BuiltInMethods(RPCMethods):
             {"name": name, "signature": served.signature, "doc": served.doc, "idempotent": served.idempotent}
             for name, served in sorted(self._table.items())
         ]
+
+    @method(name=PROBE_METHOD, idempotent=True)
+    def probe(self, session: int, sequence: int, sent: int, padding: bytes) -> list[int | bytes]:
+        """Tell how many probes of a series have come, and when this one did; see docs/wire.md."""
+        for name, number, bits in (("session", session, 64), ("sequence", sequence, 32), ("sent", sent, 64)):
+            if not 0 <= number < 1 << bits:
+                text = f"{PROBE_METHOD}, parameter {name}: Expected an unsigned number of {bits} bits"
+                raise MethodError(CODE_WRONG_PARAMETER_TYPE, text)
+        # The protocol makes the list of it: it knows when the request came, from whom, and how large it was.
+        return Probe(session, sequence, padding)  # type: ignore[return-value]  # see above
 
 
 class Method:

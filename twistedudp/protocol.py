@@ -4,6 +4,9 @@ Theory of operation: every datagram goes into the core's :class:`Responder`; wha
 and its outcome goes back into the responder, whose datagrams are written. A method that returns a Deferred or a
 coroutine stays in the table until that fires. Exceptions of methods go to the log with the method's name; the network
 learns no more than that the method failed.
+
+The answers to probes are made at the end of a batch, just before they leave: each tells when its request arrived, by
+the kernel if the port knows, and when the answer was made.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from ._rate_limit import RateLimit
 from .address import is_loopback
 from .core import SAFE_PAYLOAD, Responder, ResponderSettings
 from .errors import MethodError
-from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD
+from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD, TYPE_NOTIFICATION
 from .methods import calling_peer, method_table
+from .probing._answer import Probe, ProbeAnswer, encode_answer, is_answer
+from .probing._sessions import ProbeSessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from .address import Address
     from .core import IncomingRequest, ResponderStats
     from .methods import Method, RPCMethods
+    from .probing._sessions import ProbeCounts
 
 __all__ = ["RPCServerProtocol"]
 
@@ -40,6 +46,8 @@ MAX_LOGGED_FAILURES: Final = 10
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
 """Results that are surely neither a coroutine nor a Deferred, which is a class that is slow to ask for."""
+
+_NOTIFICATION: Final = bytes([0x93, TYPE_NOTIFICATION])  # how every encoder begins it
 
 _MAX_SHOWN_NAME: Final = 64  # characters of an unknown method's name that are sent back
 
@@ -58,6 +66,7 @@ class RPCServerProtocol(DatagramProtocol):
             already still add their responses.
         cache_age: Seconds for which a response is kept after its request was last seen.
         clock: Returns seconds and does not go back; it tells how long responses are kept.
+        wall_clock: Returns nanoseconds since the epoch; it tells probes when they arrived and were answered.
 
     Raises:
         MethodDefinitionError: One of the methods cannot be served.
@@ -75,6 +84,7 @@ class RPCServerProtocol(DatagramProtocol):
         cache_size: int = ResponderSettings.cache_size,
         cache_age: float = ResponderSettings.cache_age,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._table = method_table(methods)
         idempotent = frozenset(name for name, served in self._table.items() if served.idempotent)
@@ -88,6 +98,9 @@ class RPCServerProtocol(DatagramProtocol):
             )
         )
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._probe_sessions = ProbeSessions()
+        self._probed: list[tuple[IncomingRequest, bytes, Probe, ProbeCounts]] = []
         self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
         self._failures: WeakKeyDictionary[Deferred[object], Failure] = WeakKeyDictionary()
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
@@ -97,14 +110,23 @@ class RPCServerProtocol(DatagramProtocol):
     @property
     def stats(self) -> ResponderStats:
         """The counters of requests, responses and rejected datagrams."""
-        return self._responder.stats
+        stats = self._responder.stats
+        stats.probe_sessions_evicted = self._probe_sessions.evicted
+        return stats
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """Answer a request, run a notification, drop anything else."""
+        """Answer a request, run a notification, drop anything else.
+
+        A request to a broadcast or multicast address is dropped, since one with a forged source would bring the answers
+        of all servers there down on somebody else; only :func:`twistedudp.discover` may ask all.
+        """
+        if getattr(self.transport, "delivering_to_group", False) and not datagram.startswith(_NOTIFICATION):
+            self._responder.stats.rejected["to_group"] += 1
+            return
         self.datagrams_received(((datagram, addr),))
 
     def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
-        """Do the same for all the datagrams that have come; their answers leave together."""
+        """Do the same for all the datagrams that have come, none to a group; their answers leave together."""
         responder = self._responder
         now = self._clock()
         receive, events, run = responder.datagram_received, responder.events, self._run
@@ -117,10 +139,45 @@ class RPCServerProtocol(DatagramProtocol):
                     if addr is not asker:
                         calling_peer.set(addr)
                         asker = addr
-                    run(incoming)
+                    run(incoming, datagram)
         finally:
             calling_peer.reset(outside)
+        if self._probed:
+            self._answer_probes(datagrams, now)
         self._flush()
+
+    def run_method(self, method: str, params: list[object], peer: Address) -> Deferred[object]:
+        """Run a method as a request would that came by another way, such as a question to a group.
+
+        All that holds for requests holds here: parameters are checked, ``current_peer()`` is known, exceptions are
+        logged and not told, no more than ``max_running`` run at once, and a stop of the server ends it.
+
+        Args:
+            method: Its name.
+            params: Its parameters, as decoded.
+            peer: Who asks.
+
+        Returns:
+            A Deferred that fires with the result, whether that can be sent or not, and fails with
+            :class:`~twistedudp.errors.MethodError`, whose code is one that a request would be answered with. To cancel
+            it does not end the method.
+        """
+        outcome: Deferred[object] = Deferred()
+
+        def settled(result: object, error: MethodError | None) -> None:
+            if error is None:
+                outcome.callback(result)
+            else:
+                outcome.errback(error)
+
+        incoming = self._responder.accept(method, params, peer, settled)
+        if incoming is not None:
+            outside = calling_peer.set(peer)
+            try:
+                self._run(incoming, b"")
+            finally:
+                calling_peer.reset(outside)
+        return outcome
 
     def doStop(self) -> None:
         """Answer what is still running with the error ``server_stopping``, cancel it, and let the port go."""
@@ -130,7 +187,7 @@ class RPCServerProtocol(DatagramProtocol):
             deferred.cancel()
         super().doStop()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
-    def _run(self, incoming: IncomingRequest) -> None:
+    def _run(self, incoming: IncomingRequest, datagram: bytes) -> None:
         served = self._table.get(incoming.method)
         if served is None:
             name = incoming.method[:_MAX_SHOWN_NAME]
@@ -145,10 +202,42 @@ class RPCServerProtocol(DatagramProtocol):
         except BaseException:  # noqa: BLE001  # whatever a method raises, its caller is answered and the server goes on
             self._failed(Failure(), incoming, served)  # type: ignore[no-untyped-call]  # nor here
             return
-        if not is_plain and isinstance(result, Deferred):
+        if is_plain:
+            self._responder.respond(incoming, result)
+        elif isinstance(result, Deferred):
             self._wait(result, incoming, served)
+        elif isinstance(result, Probe):
+            self._take_probe(incoming, datagram, result)
         else:
             self._responder.respond(incoming, result)
+
+    def _take_probe(self, incoming: IncomingRequest, datagram: bytes, probe: Probe) -> None:
+        """Count a probe, and leave its answer to the end of the batch, if it came in one."""
+        now = self._clock()
+        counts = self._probe_sessions.probe_received(incoming.peer, probe.session, probe.sequence, now=now)
+        if incoming.msgid is None:
+            now_ns = self._wall_clock()
+            answer = ProbeAnswer(probe.sequence, *counts, now_ns, now_ns)
+            self._responder.respond(incoming, answer.result(probe.padding))
+        else:
+            self._probed.append((incoming, datagram, probe, counts))
+
+    def _answer_probes(self, datagrams: Sequence[tuple[bytes, Address]], began: float) -> None:
+        """Answer the probes of a batch; where the port does not tell when they came, it was when the batch did."""
+        probed, self._probed = self._probed, []
+        arrival_times: Sequence[int] = getattr(self.transport, "arrival_times", ())
+        departed_ns = self._wall_clock()
+        began_ns = departed_ns - round((self._clock() - began) * 1e9)
+        position = 0
+        for incoming, datagram, probe, counts in probed:
+            while datagrams[position][0] is not datagram:
+                position += 1
+            arrived_ns = arrival_times[position] if arrival_times else began_ns
+            position += 1
+            assert incoming.msgid is not None  # noqa: S101  # see _take_probe
+            answer = ProbeAnswer(probe.sequence, *counts, arrived_ns, departed_ns)
+            payload = encode_answer(incoming.msgid, answer, probe.padding, len(datagram))
+            self._responder.respond_encoded(incoming, payload)
 
     def _wait(self, deferred: Deferred[object], incoming: IncomingRequest, served: Method) -> None:
         """Answer when a method's Deferred fires; methods may return one Deferred for several requests."""
@@ -210,14 +299,17 @@ class RPCServerProtocol(DatagramProtocol):
                     self._responder.stats.rejected["send_failed"] += 1
         for payload, peer in datagrams:
             if len(payload) > SAFE_PAYLOAD:
-                self._note_large(len(payload), peer)
+                self._note_large(payload, peer)
 
-    def _note_large(self, size: int, peer: Address) -> None:
-        """Say that a response may be cut into fragments on its way, unless it does not leave this machine."""
+    def _note_large(self, payload: bytes, peer: Address) -> None:
+        """Say that a response may be cut into fragments on its way, unless it does not leave this machine.
+
+        The size of the answer to a probe is the prober's choice, and nobody's who reads this server's log.
+        """
         self._responder.stats.large += 1
-        if not is_loopback(peer[0]) and self._large_limit.allowed():
+        if not is_loopback(peer[0]) and not is_answer(payload) and self._large_limit.allowed():
             self._log.warn(
                 "a response of {size:,} bytes: more than 1,200 may be cut into fragments on the way, and the loss of "
                 "one is the loss of all; return less at once (told once a minute)",
-                size=size,
+                size=len(payload),
             )

@@ -14,14 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from . import transport
 from ._alarm import steady_clock
 from .address import format_address, unmapped
+from .discovery import DISCOVERY_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
     from .address import Address
+    from .discovery._answers import AnswerStats
+    from .discovery._responder import Discoverable
     from .methods import RPCMethods
     from .transport import BoundSocket, DatagramStats
 
@@ -61,9 +65,19 @@ class UDPServerService(Service):
         cache_size: Bytes of requests and responses kept from which on no new request is let in.
         cache_age: Seconds for which a response is kept after its request was last seen.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
+        timestamps: Have the kernel tell when each datagram arrived (``port.arrival_times``; Linux only). The built-in
+            method ``rpc.probe`` then tells times that the load of this process does not distort.
+        discoverable: The name under which :func:`twistedudp.discover` is to find this server; ``None`` for not at all:
+            then no group is joined and no question answered. It needs a second socket, on ``discovery_port``, which
+            servers of one user share.
+        discovery_port: Where questions are heard. Whoever asks must name it too if it is another than 10032.
+        discovery_bound: That socket, bound already, for the first start; owned from now on.
 
     Attributes:
         protocol: The protocol that is being served; ``None`` before the first start.
+
+    Raises:
+        twistedudp.errors.LocalError: A server of this name or on this address cannot be discovered.
     """
 
     def __init__(
@@ -80,13 +94,25 @@ class UDPServerService(Service):
         cache_size: int = 64 * 1024 * 1024,
         cache_age: float = 30.0,
         bound: BoundSocket | None = None,
+        timestamps: bool = False,
+        discoverable: str | None = None,
+        discovery_port: int = DISCOVERY_PORT,
+        discovery_bound: BoundSocket | None = None,
     ) -> None:
         self.protocol: AbstractDatagramProtocol | None = None
         self._reactor = reactor
         self._port = port
         self._interface = interface
-        self._max_datagram_size = max_datagram_size
-        self._receive_buffer = receive_buffer
+        self._port_options: dict[str, Any] = {
+            "max_datagram_size": max_datagram_size,
+            "receive_buffer": receive_buffer,
+            "timestamps": timestamps,
+        }
+        self._discovery: Discoverable | None = None
+        if discoverable is not None:
+            from .discovery._responder import Discoverable  # noqa: PLC0415  # only who asks for it pays for it
+
+            self._discovery = Discoverable(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
             "max_request_size": max_request_size,
             "cache_entries": cache_entries,
@@ -107,6 +133,12 @@ class UDPServerService(Service):
         return getattr(self._served, "stats", None)
 
     @property
+    def discovery_stats(self) -> AnswerStats | None:
+        """The counters of questions and answers; ``None`` unless it is discoverable and was started."""
+        responder = None if self._discovery is None else self._discovery.responder
+        return None if responder is None else responder.stats
+
+    @property
     def address(self) -> Address | None:
         """The address really bound, ``None`` unless the port is bound."""
         if self._listening is not None:
@@ -124,7 +156,10 @@ class UDPServerService(Service):
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
         if self._bound is None and self._listening is None and IReactorFDSet.providedBy(self._reactor):
-            self._bound = transport.bind(self._port, self._interface, receive_buffer=self._receive_buffer)
+            receive_buffer = self._port_options["receive_buffer"]
+            self._bound = transport.bind(self._port, self._interface, receive_buffer=receive_buffer)
+            if self._discovery is not None:
+                self._discovery.bind()
 
     def startService(self) -> None:
         """Make the protocol and serve it; binds the port first where that has not been done.
@@ -137,20 +172,19 @@ class UDPServerService(Service):
             return
         bound, self._bound = self._bound, None
         try:
+            if self._discovery is not None:
+                self._discovery.bind()
             protocol = self._make_protocol()
             protocol.noisy = False
             listening = transport.listen(
-                self._reactor,
-                self._port,
-                protocol,
-                self._interface,
-                self._max_datagram_size,
-                receive_buffer=self._receive_buffer,
-                bound=bound,
+                self._reactor, self._port, protocol, self._interface, bound=bound, **self._port_options
             )
+            if self._discovery is not None:
+                self._start_discovery(self._discovery, listening, protocol)
         except BaseException:
             if bound is not None:
                 bound.close()
+            self._close_discovery()
             raise
         super().startService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
         self.protocol = protocol
@@ -167,17 +201,32 @@ class UDPServerService(Service):
         if self._bound is not None:
             self._bound.close()
             self._bound = None
+        self._close_discovery()
         if self._listening is None:
             return None
         address = self._address_text()
         listening, self._listening = self._listening, None
         stopped: Deferred[Any] = maybeDeferred(listening.stopListening)
+        if self._discovery is not None:
+            stopped = gatherResults([self._discovery.stop(), stopped], consumeErrors=True)
 
         def tell(result: object) -> object:
             _log.info("{server} has stopped listening on {address} (UDP)", server=self._label(), address=address)
-            return result
+            return result if isinstance(result, Failure) else None
 
         return stopped.addBoth(tell)
+
+    def _start_discovery(self, discovery: Discoverable, listening: IListeningPort, protocol: object) -> None:
+        """Let the server be discovered; where that fails, it does not listen either."""
+        try:
+            discovery.start(listening, protocol, self.name or _short_name(protocol))
+        except BaseException:
+            listening.stopListening()
+            raise
+
+    def _close_discovery(self) -> None:
+        if self._discovery is not None:
+            self._discovery.close()
 
     def _make_protocol(self) -> AbstractDatagramProtocol:
         made = self._protocol_or_factory
@@ -194,6 +243,12 @@ class UDPServerService(Service):
 
     def _address_text(self) -> str:
         return format_address(self.address or ("", self._port))
+
+
+def _short_name(protocol: object) -> str:
+    """Return what a protocol is called where its class is all that is known: ``echo`` for an ``EchoProtocol``."""
+    name = type(protocol).__name__
+    return name.removesuffix("Protocol").lower() or name
 
 
 def as_protocol(servable: object, **rpc_options: Any) -> AbstractDatagramProtocol:

@@ -15,6 +15,7 @@ from twisted.python import usage
 
 from ._options import ServiceOptions, print_and_exit
 from .address import DEFAULT_PORT
+from .discovery import DISCOVERY_PORT
 from .plugins import installed_plugins
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Options(ServiceOptions):
         plugin: The chosen one.
         protocol_options: What ``--protocol-option`` gave, and the flags that are short for one.
         bound: The socket, bound.
+        discovery_bound: The socket of ``--discovery-port``, bound; None without ``--discoverable``.
     """
 
     command = "udpecho"
@@ -56,15 +58,24 @@ class Options(ServiceOptions):
             None,
             "Bytes the kernel keeps for datagrams not yet read [default: 4194304 if it may].",
         ),
+        ("discoverable", None, None, "Be found by udpecho discover, under this name. [default: not at all]"),
+        (
+            "discovery-port",
+            None,
+            str(DISCOVERY_PORT),
+            "The UDP port that --discoverable hears questions on, shared by the servers of one user.",
+        ),
     )
     optFlags = (
         ("verbose", "v", "Log a line per datagram, with sender and size."),
         (_PRIVILEGED_PORTS_FLAG, None, "Let echo answer source ports below 1024 of other machines too."),
+        ("timestamps", None, "Let the kernel tell when datagrams arrived, which rpc.probe reports."),
     )
 
     installed: InstalledPlugins
     plugin: InstalledPlugin
     bound: BoundSocket
+    discovery_bound: BoundSocket | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,14 +105,23 @@ class Options(ServiceOptions):
         self["max-datagram-size"] = self.whole_number("max-datagram-size", 1, 65535)
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = self.whole_number("receive-buffer", 1, _MAX_RECEIVE_BUFFER)
+        self["discovery-port"] = self.whole_number("discovery-port", 1, 65535)
         self.check_interface()
         if self[_PRIVILEGED_PORTS_FLAG]:
             self._answer_privileged_ports()
         self.installed = installed_plugins()
         self.plugin = self.installed.named(self["protocol"])
-        from ._startup import bind_or_explain  # noqa: PLC0415  # --help and --list-protocols need no transport
+        from . import _startup  # noqa: PLC0415  # --help and --list-protocols need no transport
 
-        self.bound = bind_or_explain(self["port"], self["interface"], self["receive-buffer"])
+        if self["discoverable"] is not None:
+            port, interface = self["discovery-port"], self["interface"]
+            self.discovery_bound = _startup.bind_discovery_or_explain(self["discoverable"], interface, port)
+        try:
+            self.bound = _startup.bind_or_explain(self["port"], self["interface"], self["receive-buffer"])
+        except BaseException:
+            if self.discovery_bound is not None:
+                self.discovery_bound.close()
+            raise
 
     def _answer_privileged_ports(self) -> None:
         if self["protocol"] != "echo":
@@ -145,6 +165,10 @@ def makeService(options: Options) -> IService:
         max_datagram_size=options["max-datagram-size"],
         receive_buffer=options["receive-buffer"],
         bound=options.bound,
+        timestamps=bool(options["timestamps"]),
+        discoverable=options["discoverable"],
+        discovery_port=options["discovery-port"],
+        discovery_bound=options.discovery_bound,
     )
     service.setName(options.plugin.plugin.name)
     return service  # type: ignore[no-any-return]  # Service implements IService by a decorator mypy does not follow

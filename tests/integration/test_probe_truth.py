@@ -64,8 +64,8 @@ class ForeignTests(SynchronousTestCase):
         for host in ("127.0.0.1", "::1"):
             for size in (56, 1200):
                 with foreign_server(name, host) as server:
-                    got = ping(server, "-c", "50", "-i", "10ms", "--size", str(size))
-                self.assertEqual((got["sent"], got["received"], got["lost"], got["loss"]), (50, 50, 0, 0.0), got)
+                    got = ping(server, "-c", "30", "-i", "10ms", "--size", str(size))
+                self.assertEqual((got["sent"], got["received"], got["lost"], got["loss"]), (30, 30, 0, 0.0), got)
                 self.assertEqual((got["protocol"], got["size"]), ("echo", size))
                 self.assertEqual({key: got[key] for key in ODD}, dict.fromkeys(ODD, 0), got)
                 self.assertTrue(0 < got["min"] <= got["p50"] <= got["p90"] <= got["p99"] <= got["max"] < 1, got)
@@ -163,8 +163,9 @@ class TruthTests(SynchronousTestCase):
         got = self.through(
             "--effects-to-client", "reorder=5%:400ms,seed=6", options=("-c", "1000", "-i", "2ms", "--timeout", "0.2")
         )  # fmt: skip
-        self.check("late", got["late"], 1000, 0.05)
-        self.assertEqual(got["lost"], got["late"])
+        self.check("lost", got["lost"], 1000, 0.05)
+        # Ping ends when the last probe has been waited for: of those of its last 0.2 s the late answer is not seen.
+        self.assertTrue(0 <= got["lost"] - got["late"] <= binomial_bounds(110, 0.05, DOUBT)[1], got)
         self.assertLess(got["max"], 0.2)
         self.check_nothing_else(got, "late", "lost")
 

@@ -1,4 +1,4 @@
-"""The commands ``send``, ``call`` and ``methods`` as Click sees them.
+"""The commands of ``udpecho`` as Click sees them; those that measure and search have modules of their own.
 
 Theory of operation: each command turns its arguments into one question, a coroutine over a client, has
 :func:`._ask.ask` run it, and prints the answer. Errors leave as exceptions.
@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ._arguments import Misuse, datagram, parameter
+from ._compare import compare
+from ._discover import discover
+from ._doctor import doctor
 from ._options import server_options
+from ._ping import ping
 
 if TYPE_CHECKING:
     from ..client import UDPClientService
@@ -143,3 +147,7 @@ def methods(server: Server, compact: bool) -> None:
         print_json(listed, compact=True)
     else:
         print_methods(listed)
+
+
+for _command in (ping, doctor, discover, compare):
+    udpecho.add_command(_command)

@@ -5,7 +5,8 @@ event; the owner runs the method, however long that takes, and gives its outcome
 which put the response among the datagrams to send. A request that is repeated while it runs, or for a while after, does
 not become an event again: see :mod:`twistedudp.core._response_cache`. A notification is an event that wants no
 response. Nothing else is ever answered: not a malformed datagram, not a response, not source port 0, so that no two
-servers can keep each other busy.
+servers can keep each other busy. A request that came by another way (a question to a group, say) is let in by
+``accept`` and has the same events and bounds; its outcome is told to a callable, and nothing is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 
 from .._msgpack import decode_untrusted, encode_response
 from .._scalars import scalar_request_untrusted
-from ..errors import DecodeError, EncodeError, LimitExceeded
+from ..errors import DecodeError, EncodeError, LimitExceeded, MethodError
 from ..messages import (
     CODE_BUSY,
     CODE_RESULT_NOT_ENCODABLE,
@@ -32,6 +33,8 @@ from ._settings import ResponderSettings
 from ._transmit import Transmit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..address import Address
     from ._response_cache import CachedResponse
 
@@ -68,6 +71,12 @@ class IncomingRequest(msgspec.Struct, eq=False, gc=False):
         return Request(self.msgid, self.method, self.params)
 
 
+class _AcceptedRequest(IncomingRequest, eq=False, gc=True, kw_only=True):
+    """A request whose outcome is not sent: ``settled`` is told it, as a result or as an error."""
+
+    settled: Callable[[object, MethodError | None], None]
+
+
 class ResponderStats:
     """Counters of a server, all of them since it was made.
 
@@ -79,10 +88,14 @@ class ResponderStats:
         repeated: Requests that had been let in before and did not run again: hits of the response cache.
         large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
-            ``source_port_zero``, ``busy`` (notifications only: requests are answered).
+            ``source_port_zero``, ``to_group`` (sent to a broadcast or multicast address, and no notification),
+            ``busy`` (notifications only: requests are answered).
+        probe_sessions_evicted: Series of probes that were forgotten before their time because there were too many.
     """
 
-    __slots__ = ("errors", "large", "notifications", "rejected", "repeated", "requests", "responses")
+    __slots__ = (
+        "errors", "large", "notifications", "probe_sessions_evicted", "rejected", "repeated", "requests", "responses",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.requests = 0
@@ -90,6 +103,7 @@ class ResponderStats:
         self.responses = 0
         self.repeated = 0
         self.large = 0
+        self.probe_sessions_evicted = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
@@ -164,7 +178,7 @@ class Responder:
     def _let_in(self, incoming: IncomingRequest, payload: bytes, now: float) -> None:
         """Make a request or notification an event, or refuse it where a bound is reached."""
         if len(self._running) >= self._max_running:
-            self._refuse(incoming, f"{len(self._running):,} requests are running, the most allowed; ask again later")
+            self._refuse(incoming, self._all_running())
             return
         if incoming.msgid is None:
             self.stats.notifications += 1
@@ -180,11 +194,33 @@ class Responder:
 
     # Commands
 
+    def accept(
+        self, method: str, params: list[object], peer: Address, settled: Callable[[object, MethodError | None], None]
+    ) -> IncomingRequest | None:
+        """Let a request in that is not to be answered by a datagram; it is no event, for the caller has it.
+
+        Args:
+            method: Its method.
+            params: Its parameters.
+            peer: Who sent it.
+            settled: Called once, with the result and ``None`` or with ``None`` and the error.
+
+        Returns:
+            The request to be run; ``None`` if there is no room, which ``settled`` was told.
+        """
+        if len(self._running) >= self._max_running:
+            settled(None, MethodError(CODE_BUSY, self._all_running()))
+            return None
+        incoming = _AcceptedRequest(peer, None, method, params, settled=settled)
+        self.stats.requests += 1
+        self._running[incoming] = None
+        return incoming
+
     def respond(self, incoming: IncomingRequest, result: object) -> None:
         """Answer a request with its result; a result that cannot be sent is answered with the error that says so."""
         msgid = incoming.msgid
         if msgid is None or incoming.done:
-            self._finish(incoming)
+            self._finish(incoming, result)
             return
         incoming.done = True
         del self._running[incoming]
@@ -197,17 +233,28 @@ class Responder:
             self._send_error(incoming, CODE_RESULT_NOT_ENCODABLE, str(error))
             return
         if len(payload) > self._max_response_size:
-            text = f"the response would have {len(payload):,} bytes, more than the limit of {self._max_response_size:,}"
-            self._send_error(incoming, CODE_RESULT_TOO_LARGE, text)
+            self._send_too_large(incoming, len(payload))
             return
         self.stats.responses += 1
         if incoming.cached is not None:
             self._cache.store(incoming.cached, payload)
         self._datagrams.append((payload, incoming.peer))
 
+    def respond_encoded(self, incoming: IncomingRequest, payload: bytes) -> None:
+        """Answer a request with a response that is encoded already."""
+        if not self._finish(incoming):
+            return
+        if len(payload) > self._max_response_size:
+            self._send_too_large(incoming, len(payload))
+            return
+        self.stats.responses += 1
+        self._send(incoming, payload)
+
     def respond_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
         """Answer a request with an error."""
-        if self._finish(incoming):
+        if incoming.msgid is None:
+            self._finish(incoming, error=MethodError(code, message, data))
+        elif self._finish(incoming):
             self._send_error(incoming, code, message, data)
 
     def close(self) -> None:
@@ -241,13 +288,22 @@ class Responder:
         else:
             self.stats.rejected["busy"] += 1
 
-    def _finish(self, incoming: IncomingRequest) -> bool:
+    def _all_running(self) -> str:
+        return f"{len(self._running):,} requests are running, the most allowed; ask again later"
+
+    def _finish(self, incoming: IncomingRequest, result: object = None, error: MethodError | None = None) -> bool:
         """End a request; tell whether a response is still to be sent."""
         if incoming.done:
             return False
         incoming.done = True
         self._running.pop(incoming, None)
+        if isinstance(incoming, _AcceptedRequest):
+            incoming.settled(None if error else result, error)
         return incoming.msgid is not None
+
+    def _send_too_large(self, incoming: IncomingRequest, size: int) -> None:
+        text = f"the response would have {size:,} bytes, more than the limit of {self._max_response_size:,}"
+        self._send_error(incoming, CODE_RESULT_TOO_LARGE, text)
 
     def _send_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
         assert incoming.msgid is not None  # noqa: S101  # notifications are never answered

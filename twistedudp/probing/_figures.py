@@ -22,6 +22,9 @@ LONGEST_NS: Final = 3600 * 10**9
 
 _DIGITS: Final = 3
 
+_STAMPS_AGREE_NS: Final = 1_000_000
+"""Nanoseconds by which a server's stamps may be in another order than its counts: several processors make them."""
+
 
 class Distribution:
     """Durations, in nanoseconds.
@@ -108,16 +111,20 @@ class OneWay:
     """What an rpc server's own times and counts tell about each direction.
 
     Attributes:
+        counted: Whether the server has told its counts at the end; before, it is known for the answered probes only.
+        highest: The highest sequence number that it has answered; -1 for none.
         server_time: From a probe's arrival at the server to its answer's departure.
         variation_there: How much the delay of neighbouring probes differs, on the way to the server (RFC 3393; its
             size, without the sign).
         variation_back: The same on the way back.
     """
 
-    __slots__ = ("_latest", "_previous", "_previous_sequence", "_restarted", "server_time", "variation_back",
-                 "variation_there")  # fmt: skip
+    __slots__ = ("_latest", "_previous", "_previous_sequence", "_restarted", "counted", "highest", "server_time",
+                 "variation_back", "variation_there")  # fmt: skip
 
     def __init__(self) -> None:
+        self.counted = False
+        self.highest = -1
         self.server_time = Distribution()
         self.variation_there = Distribution()
         self.variation_back = Distribution()
@@ -131,10 +138,11 @@ class OneWay:
         server = event.server
         if server is None:
             return
-        if self._latest is None or server.received >= self._latest.received:
-            self._latest = server
-        if event.kind == "counts" and self._latest.received > server.received:
-            self._restarted = True  # the server has forgotten this series meanwhile: nothing can be told
+        self._compare(server)
+        if event.kind == "counts":
+            self.counted = True
+        else:
+            self.highest = max(self.highest, event.sequence)
         if event.kind != "reply":
             return
         self.server_time.add(server.departed_ns - server.arrived_ns)
@@ -149,7 +157,7 @@ class OneWay:
         """Return how many probes were lost on their way to the server, and answers on the way back.
 
         Args:
-            sent: Probes sent.
+            sent: Probes sent; unless the server has :attr:`counted`, those up to the :attr:`highest` alone.
             answered: Probes with an answer, in time or late.
 
         Returns:
@@ -158,6 +166,18 @@ class OneWay:
         if self._latest is None or self._restarted or not answered <= self._latest.received <= sent:
             return None
         return sent - self._latest.received, self._latest.received - answered
+
+    def _compare(self, server: ServerSide) -> None:
+        """Keep the latest counts; if they are less than earlier ones, the server has forgotten the series meanwhile."""
+        latest = self._latest
+        if latest is None:
+            self._latest = server
+            return
+        more, later_ns = server.received - latest.received, server.arrived_ns - latest.arrived_ns
+        if (more < 0 and later_ns > _STAMPS_AGREE_NS) or (more > 0 and later_ns < -_STAMPS_AGREE_NS):
+            self._restarted = True
+        if more >= 0:
+            self._latest = server
 
     @property
     def duplicates_there(self) -> int | None:

@@ -74,11 +74,19 @@ class ProbeSeries:
             due_ns: When it was to be sent.
             now_ns: The time, of the same clock.
         """
+        made = self.table.next_probe(now_ns=now_ns)
+        self.probe_made(due_ns=due_ns, now_ns=now_ns)
+        return made
+
+    def probe_made(self, *, due_ns: int, now_ns: int) -> None:
+        """Note when a probe was made that was taken from :attr:`table` itself.
+
+        That is what takes longest, and can be done when the probe is on its way; :meth:`next_probe` does it at once.
+        """
         if self.started_ns < 0:
             self.started_ns = now_ns
         self.ended_ns = now_ns
         self.schedule_error.add(now_ns - due_ns)
-        return self.table.next_probe(now_ns=now_ns)
 
     def probe_not_sent(self, sequence: int, reason: str) -> ProbeEvent:
         """Take a probe back that could not be sent at all; ``reason`` says why."""
@@ -86,19 +94,25 @@ class ProbeSeries:
 
     def counts_question(self, *, now_ns: int) -> bytes | None:
         """Return the datagram that asks for the server's counts at the end; None where the server keeps none."""
-        return self.table.wire.encode(COUNTS_ONLY, now_ns) if self._protocol == "rpc" else None
+        if self._protocol != "rpc":
+            return None
+        self.table.counts_asked = True
+        return self.table.wire.encode(COUNTS_ONLY, now_ns)
 
     # Inputs
 
-    def reply_received_untrusted(self, datagram: bytes, *, arrived_ns: int, kernel_time: bool = False) -> ProbeEvent:
+    def reply_received_untrusted(
+        self, datagram: bytes, *, arrived_ns: int, kernel_time: bool = False, read_ns: int = -1
+    ) -> ProbeEvent:
         """Take a datagram that came from the server's address.
 
         Args:
             datagram: Its payload.
             arrived_ns: When it arrived, by the clock of the probes' send times.
             kernel_time: Whether the kernel told that.
+            read_ns: When it was read; it counts where the kernel's time cannot be true.
         """
-        event = self.table.reply_received_untrusted(datagram, arrived_ns=arrived_ns)
+        event = self.table.reply_received_untrusted(datagram, arrived_ns=arrived_ns, read_ns=read_ns)
         if event.kind == "reply":
             self.rtt.add(event.rtt_ns)
             self.jitter.add(event.rtt_ns)
@@ -127,6 +141,14 @@ class ProbeSeries:
         if events:
             self.ended_ns = max(self.ended_ns, now_ns)
         return events
+
+    def stop_waiting(self) -> int:
+        """End the series although answers are awaited: their probes are then not among the sent ones.
+
+        Returns:
+            How many these were; ``unanswered_at_stop`` among the oddities.
+        """
+        return self.table.stop_waiting()
 
     # Outputs
 

@@ -88,8 +88,9 @@ class Summary:
         histogram: The round trips as an encoded HdrHistogram, in nanoseconds; empty where there are none.
         schedule_error: How much later than planned the probes were sent.
         kernel_times: Whether the kernel told when answers arrived.
-        lost_there: Probes that did not reach the server; None where it does not tell.
-        lost_back: Answers that did not come back; likewise.
+        lost_there: Probes that did not reach the server; None where it does not tell. Where it was not asked for its
+            counts at the end, those up to the last answered one.
+        lost_back: Answers that did not come back; likewise. Late ones did: ``lost = there + back + late``.
         duplicated_there: Probes that reached the server more than once; likewise.
         server_time: Seconds that the server took; likewise.
         variation_there: How much the delay differs from probe to probe on the way there; likewise.
@@ -146,7 +147,12 @@ class Summary:
         kernel_times: bool,
     ) -> Summary:
         """Put one together; :meth:`ProbeSeries.summary` does."""
-        split = one_way and one_way.split(table.sent, table.received + table.late)
+        split = None
+        if one_way:
+            sent = table.sent if one_way.counted else table.sent_until(one_way.highest)
+            split = one_way.split(sent, table.received + table.late)
+        if split and sum(split) > table.lost:  # what is still open cannot be told from what is lost
+            split = None
         return cls(
             target=names.target,
             address=names.address,

@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_WINDOW", "ProbeEvent", "ProbeTable"]
 DEFAULT_WINDOW: Final = 65536
 """Probes remembered, 9 bytes each: at the 1 ms of the shortest interval they reach back a minute."""
 
-_UNUSED, _WAITING, _RECEIVED, _LOST, _LATE, _NOT_SENT = range(6)
+_UNUSED, _WAITING, _RECEIVED, _LOST, _LATE, _NOT_SENT, _TAKEN_BACK = range(7)
 
 
 class ProbeEvent(NamedTuple):
@@ -33,7 +33,8 @@ class ProbeEvent(NamedTuple):
 
     kind: str
     """``reply``, ``duplicate``, ``late``, ``lost``, ``unreachable``, ``not_sent``, ``corrupted``, ``foreign``,
-    ``counts`` (the answer to :data:`COUNTS_ONLY`)."""
+    ``counts`` (the answer to :data:`COUNTS_ONLY`). A ``late`` one's probe is lost, whether that was told before or
+    not."""
     sequence: int = -1
     """The probe's; -1 where no probe is meant."""
     rtt_ns: int = -1
@@ -68,6 +69,7 @@ class ProbeTable:  # budget: counters are what it is for
         unreachable: ICMP errors that quote a probe.
         not_sent: Probes that the own machine did not send; they are not among the sent ones.
         errors: Of the received ones, those answered with an error by an rpc server without ``rpc.probe``.
+        counts_asked: Whether an answer to :data:`COUNTS_ONLY` can be one.
         oddities: What was odd about ``foreign``, ``corrupted`` and everything else, by stable words.
     """
 
@@ -78,6 +80,7 @@ class ProbeTable:  # budget: counters are what it is for
         self.sent = self.received = self.lost = self.late = self.reordered = self.duplicated = 0
         self.corrupted = self.foreign = self.unreachable = self.not_sent = self.errors = 0
         self.oddities: Counter[str] = Counter()
+        self.counts_asked = False
         self._sent_ns = array("q", bytes(8 * window))
         self._fates = bytearray(window)
         self._next = 0
@@ -118,29 +121,32 @@ class ProbeTable:  # budget: counters are what it is for
             self.not_sent += 1
         return ProbeEvent("not_sent", sequence, detail=reason)
 
-    def reply_received_untrusted(self, datagram: bytes, *, arrived_ns: int) -> ProbeEvent:
-        """Take a datagram that came from the server; cannot fail."""
+    def reply_received_untrusted(self, datagram: bytes, *, arrived_ns: int, read_ns: int = -1) -> ProbeEvent:
+        """Take a datagram that came from the server; cannot fail.
+
+        Args:
+            datagram: Its payload.
+            arrived_ns: When it arrived.
+            read_ns: When it was read, where that is another time: it counts where the other cannot be true.
+        """
         try:
             reply = self.wire.decode_untrusted(datagram)
         except DecodeError:
             return self._odd_untrusted(datagram, arrived_ns)
         sequence = reply.sequence
-        if sequence == COUNTS_ONLY:
+        if sequence == COUNTS_ONLY and self.counts_asked:
             return ProbeEvent("counts", server=reply.server, arrived_ns=arrived_ns)
-        if not self._known(sequence):
-            forgotten = sequence < self._next
-            return self._foreign("forgotten_sequence" if forgotten else "wrong_sequence", arrived_ns)
         place = sequence % self.window
-        sent_ns = self._sent_ns[place]
+        fate, sent_ns = self._fates[place], self._sent_ns[place]
+        if not self._known(sequence) or fate in (_NOT_SENT, _TAKEN_BACK):
+            forgotten = sequence < self._next - self.window
+            return self._foreign("forgotten_sequence" if forgotten else "wrong_sequence", arrived_ns)
         if reply.sent_ns not in (-1, sent_ns):
             return self._corrupted(sequence, arrived_ns)
-        fate = self._fates[place]
-        if fate == _NOT_SENT:
-            return self._foreign("wrong_sequence", arrived_ns)
         rtt_ns = arrived_ns - sent_ns
-        if rtt_ns < 0:  # clocks that disagree by less than they can be read apart
+        if rtt_ns < 0:  # the clock by which it arrived was set and set back
             self.oddities["answered_before_sent"] += 1
-            rtt_ns = 0
+            rtt_ns = max(0, read_ns - sent_ns)
         kind, reordered = self._settle(fate, place, sequence, rtt_ns)
         if reply.error and kind == "reply":
             self.errors += 1
@@ -151,11 +157,15 @@ class ProbeTable:  # budget: counters are what it is for
         return self._foreign("from_another_address", arrived_ns)
 
     def probe_unreachable_untrusted(self, quoted: bytes, reason: str, *, now_ns: int) -> ProbeEvent:
-        """Take an ICMP error; one that quotes no probe of this series is an oddity, for it may be forged."""
+        """Take an ICMP error; one that quotes no probe of this series is an oddity, for it may be forged.
+
+        Old routers quote too little to tell (RFC 792 asks for no more than the UDP header), which has its own word.
+        """
         sequence = self.wire.quoted_sequence_untrusted(quoted)
-        if sequence < 0 or not (self._known(sequence) or sequence == COUNTS_ONLY):
-            self.oddities["forged_icmp_error"] += 1
-            return ProbeEvent("foreign", arrived_ns=now_ns, detail="forged_icmp_error")
+        if not (self._known(sequence) or (sequence == COUNTS_ONLY and self.counts_asked)):
+            what = "icmp_error_without_quote" if self.wire.quote_too_short(quoted) else "forged_icmp_error"
+            self.oddities[what] += 1
+            return ProbeEvent("foreign", arrived_ns=now_ns, detail=what)
         self.unreachable += 1
         sent_ns = self._sent_ns[sequence % self.window] if self._known(sequence) else -1
         return ProbeEvent("unreachable", sequence, sent_ns=sent_ns, arrived_ns=now_ns, detail=reason)
@@ -180,6 +190,25 @@ class ProbeTable:  # budget: counters are what it is for
                 return self._sent_ns[place] + self.timeout_ns
             self._oldest += 1
         return None
+
+    def stop_waiting(self) -> int:
+        """Take back the probes that still wait for their answers; return how many these were."""
+        taken = self.waiting
+        for sequence in range(max(self._oldest, self._next - self.window), self._next):
+            place = sequence % self.window
+            if self._fates[place] == _WAITING:
+                self._fates[place] = _TAKEN_BACK
+        self.sent -= taken
+        if taken:
+            self.oddities["unanswered_at_stop"] += taken
+        return taken
+
+    def sent_until(self, sequence: int) -> int:
+        """Return how many probes have left up to one of those remembered, that one included; -1 if it is forgotten."""
+        if not self._known(sequence):
+            return -1
+        after = sum(self._fates[later % self.window] != _NOT_SENT for later in range(sequence + 1, self._next))
+        return self.sent + self.oddities["unanswered_at_stop"] - after
 
     def _known(self, sequence: int) -> bool:
         return max(0, self._next - self.window) <= sequence < self._next

@@ -168,6 +168,10 @@ class ProbeWire:
             return -1
         return int.from_bytes(quoted[_SEQUENCE], "big")
 
+    def quote_too_short(self, quoted: bytes) -> bool:
+        """Tell whether an ICMP error quotes so little that it may be any probe, of this series or another."""
+        return len(quoted) < _SEQUENCE.stop and self.encode(0, 0)[: _SESSION.start].startswith(quoted[:3])
+
     def _reflected_untrusted(self, datagram: bytes) -> ProbeReply:
         fields = _HEAD.unpack_from(datagram)
         sequence, sent_ns = fields[9], fields[11]

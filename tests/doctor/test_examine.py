@@ -1,0 +1,232 @@
+"""Whole examinations on the simulated network: which steps are taken, how long they last, and what they leave."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.simulation import CLIENT, CLIENT6, PORT, SERVER, SERVER6, Echo
+from twistedudp import RPCMethods
+from twistedudp.doctor import Thoroughness, examine
+from twistedudp.doctor import _examine as examination
+from twistedudp.protocol import RPCServerProtocol
+from twistedudp.testing import SimulatedNetwork
+from twistedudp.transport import listen
+from twistedudp.transport._errors import cannot_listen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from twistedudp.address import Address
+    from twistedudp.doctor import Finding
+
+
+class Changing(DatagramProtocol):
+    """A server that sends back something else, which only it knows."""
+
+    noisy = False
+
+    def __init__(self, change: Any) -> None:
+        self.change = change
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Send it back, changed."""
+        assert self.transport is not None
+        self.transport.write(self.change(datagram), addr)
+
+
+class ExamineTests(SynchronousTestCase):
+    """An examination of a simulated server."""
+
+    def setUp(self) -> None:
+        """Make both hosts."""
+        self.network = SimulatedNetwork(seed=1, names={"both.example": (SERVER6, SERVER)})
+        self.here = self.network.reactor(CLIENT, CLIENT6)
+        self.steps: list[str] = []
+
+    def serve(self, protocol: DatagramProtocol | None = None, host: str = SERVER, **options: Any) -> Any:
+        """Make the server's host and let it serve."""
+        there = self.network.reactor(SERVER, SERVER6, **options)
+        if protocol is not None:
+            there.listenUDP(PORT, protocol, host)
+        return there
+
+    def begin(self, host: str = SERVER, **how: Any) -> Deferred[list[Finding]]:
+        """Begin an examination."""
+        return examine(self.here, host, PORT, how=Thoroughness(**how), on_step=self.steps.append)
+
+    def codes(self, host: str = SERVER, **how: Any) -> list[str]:
+        """Return the codes that are found; nothing is left behind."""
+        return [finding.code for finding in self.findings(host, **how)]
+
+    def findings(self, host: str = SERVER, **how: Any) -> Sequence[Finding]:
+        """Return what is found, likewise."""
+        found = self.network.run_until(self.begin(host, **how))
+        self.assertEqual(
+            [left for left in self.network.leftovers() if f"port {PORT} of" not in left], [], "something is left"
+        )
+        return found
+
+    def test_echo(self) -> None:
+        """An echo server is asked, measured and found well, in few seconds, and each step is told."""
+        self.serve(Echo())
+        began = self.network.clock.seconds()
+        self.assertEqual(self.codes(), ["UDP-ANSWERED"])
+        self.assertLess(self.network.clock.seconds() - began, 5.0)
+        self.assertEqual([step.split()[0] for step in self.steps], ["looking", "asking", "measuring", "trying"])
+
+    def test_rpc(self) -> None:
+        """An rpc server is one, with or without the method that probes ask for."""
+        self.serve(RPCServerProtocol(RPCMethods()))
+        [finding] = self.findings(quick=True)
+        self.assertEqual(finding.code, "UDP-ANSWERED")
+        self.assertIn("an rpc server", finding.says)
+
+    def test_quick(self) -> None:
+        """On request an answer is enough: no more than a datagram is sent."""
+        self.serve(Echo())
+        self.assertEqual(self.codes(quick=True), ["UDP-ANSWERED"])
+        self.assertEqual(len([row for row in self.network.trace if row.source[0] == CLIENT]), 1)
+
+    def test_refused(self) -> None:
+        """A closed port is told within a second, after it was refused twice."""
+        self.serve()
+        began = self.network.clock.seconds()
+        self.assertEqual(self.codes(), ["UDP-REFUSED"])
+        self.assertLess(self.network.clock.seconds() - began, 1.0)
+
+    def test_silent(self) -> None:
+        """Silence lasts as long as it may and no longer, with few datagrams."""
+        self.serve(silent=True)
+        for timeout in (4.0, 0.5):
+            began = self.network.clock.seconds()
+            self.assertEqual(self.codes(timeout=timeout), ["UDP-SILENT"])
+            self.assertAlmostEqual(self.network.clock.seconds() - began, timeout, delta=0.05)
+        self.assertLess(len(list(self.network.trace)), 70)
+
+    def test_late_answer(self) -> None:
+        """A server that takes its time, but less than the timeout, has answered."""
+        self.serve(Echo())
+        for link in self.network.links(CLIENT, SERVER):
+            link.delay = 1.4
+        self.assertEqual(self.codes(quick=True), ["UDP-ANSWERED"])
+
+    def test_not_echo(self) -> None:
+        """Changed bytes are no answer."""
+        self.serve(Changing(lambda datagram: datagram[::-1]))
+        self.assertEqual(self.codes(), ["UDP-NOT-ECHO"])
+
+    def test_cut(self) -> None:
+        """A server that cuts large datagrams answers, but not all of each."""
+        self.serve(Changing(lambda datagram: datagram[:1024]))
+        self.assertEqual(self.codes(), ["UDP-ANSWERED", "UDP-CUT"])
+
+    def test_loss(self) -> None:
+        """Loss at random is found, whatever its share, and is no limit of the rate."""
+        self.serve(Echo())
+        self.network.impair(CLIENT, SERVER, "loss=10%")
+        self.assertEqual(self.codes(), ["UDP-ANSWERED", "UDP-LOSS"])
+
+    def test_heavy_loss(self) -> None:
+        """Where nearly everything is lost the sizes are given up in time, and the whole has an end."""
+        self.serve(Echo())
+        self.network.impair(CLIENT, SERVER, "loss=65%")
+        began = self.network.clock.seconds()
+        [answered, loss] = self.findings()
+        self.assertEqual((answered.code, loss.code), ("UDP-ANSWERED", "UDP-LOSS"))
+        self.assertLess(self.network.clock.seconds() - began, 30.0)
+
+    def test_addresses(self) -> None:
+        """The first address of a name decides; what is wrong with those behind one that answers is no fault."""
+        there = self.serve(Echo(), SERVER6)
+        found = self.findings("both.example", quick=True)
+        self.assertEqual([(one.code, one.fault) for one in found], [("UDP-ANSWERED", False), ("UDP-REFUSED", False)])
+        there.listenUDP(PORT, Echo(), SERVER)
+        self.assertEqual(self.codes("both.example", quick=True), ["UDP-ANSWERED"] * 2)
+
+    def test_first_address_is_wrong(self) -> None:
+        """What is wrong with the first address is a fault, though another answers."""
+        self.serve(Echo(), SERVER)
+        found = self.findings("both.example", quick=True)
+        self.assertEqual([(one.code, one.fault) for one in found], [("UDP-ANSWERED", False), ("UDP-REFUSED", True)])
+
+    def test_family(self) -> None:
+        """The addresses of the other family are left out."""
+        self.serve(Echo(), SERVER)
+        found = self.network.run_until(
+            examine(self.here, "both.example", PORT, family="ipv4", how=Thoroughness(quick=True))
+        )
+        self.assertEqual([one.code for one in found], ["UDP-ANSWERED"])
+
+    def test_name(self) -> None:
+        """A name without addresses is unknown, and one whose name server is silent, too, with another reason."""
+        [finding] = self.findings("nobody.example")
+        self.assertEqual(finding.code, "UDP-NAME-UNKNOWN")
+        self.network.lookup_delay = 1000.0
+        [finding] = self.network.run_until(self.begin("both.example", timeout=2.0))
+        self.assertEqual(finding.code, "UDP-NAME-UNKNOWN")
+        self.assertIn("did not answer within 2 s", finding.says)
+
+    def test_addresses_of_nobody(self) -> None:
+        """Groups and wildcards are told apart without a datagram."""
+        for host, code in (
+            ("255.255.255.255", "UDP-BROADCAST"),
+            ("224.0.0.1", "UDP-BROADCAST"),
+            ("ff02::1", "UDP-BROADCAST"),
+            ("0.0.0.0", "UDP-NO-ROUTE"),  # noqa: S104  # not bound to
+            ("::", "UDP-NO-ROUTE"),
+        ):
+            self.assertEqual(self.codes(host), [code], host)
+        self.assertEqual(list(self.network.trace), [])
+
+    def test_cancelled(self) -> None:
+        """A cancelled examination leaves no port and no timer, in whatever step."""
+        self.serve(Echo())
+        for host, elapsed in (("both.example", 0.0), (SERVER, 0.0005), (SERVER, 0.3), (SERVER, 1.0)):
+            examining = self.begin(host)
+            self.network.advance(elapsed)
+            examining.cancel()
+            self.network.advance(0.01)
+            self.failureResultOf(examining, CancelledError)
+            self.assertEqual([left for left in self.network.leftovers() if f"port {PORT} of" not in left], [], elapsed)
+
+    def test_no_socket(self) -> None:
+        """A machine that gives no port is told by its errno: no free port, no such family, or anything else."""
+        for number, code in (
+            (errno.EADDRINUSE, "UDP-PORTS-EXHAUSTED"),
+            (errno.EAFNOSUPPORT, "UDP-NO-ROUTE"),
+            (errno.EMFILE, "UDP-CANNOT-SEND"),
+        ):
+            error = OSError(number, "no")
+
+            def refuse(*_: object, error: OSError = error, **__: object) -> Any:
+                raise cannot_listen("", 0, error)
+
+            self.patch(examination, "ask", refuse)
+            self.assertEqual(self.codes(), [code])
+
+    def test_no_socket_later(self) -> None:
+        """Where ports run out in the midst of it, what was found before is told as well."""
+        self.serve(Echo())
+
+        def refuse(*_: object, **__: object) -> Any:
+            raise cannot_listen("", 0, OSError(errno.EADDRINUSE, "no"))
+
+        self.patch(examination, "try_sizes", refuse)
+        self.assertEqual(self.codes(), ["UDP-ANSWERED", "UDP-PORTS-EXHAUSTED"])
+
+
+class ListenTests(SynchronousTestCase):
+    """What the examination relies on."""
+
+    def test_simulated(self) -> None:
+        """A port of a simulated reactor is none of this machine's sockets, so that no kernel is asked about it."""
+        network = SimulatedNetwork()
+        port = listen(network.reactor(CLIENT), 0, Echo())
+        self.assertFalse(hasattr(port, "getHandle"))
