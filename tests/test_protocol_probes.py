@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 
 class Working(RPCMethods):
-    """A method that takes time."""
+    """A method that takes time, and one that stops the server.
+
+    Attributes:
+        protocol: What serves it.
+    """
+
+    protocol: RPCServerProtocol
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -33,6 +39,11 @@ class Working(RPCMethods):
     def work(self, seconds: float) -> None:
         """Take so long."""
         self.clock.advance(seconds)
+
+    @method
+    def stop(self) -> None:
+        """Stop the server."""
+        self.protocol.doStop()
 
 
 class AnswerTests(SimulatedTestCase):
@@ -46,8 +57,9 @@ class AnswerTests(SimulatedTestCase):
 
     def make(self, **options: Any) -> None:
         """Make the server."""
-        self.protocol = RPCServerProtocol(
-            Working(self.network.clock),
+        working = Working(self.network.clock)
+        self.protocol = working.protocol = RPCServerProtocol(
+            working,
             clock=self.network.clock.seconds,
             wall_clock=lambda: EPOCH + round(self.network.clock.seconds() * 1e9),
             **options,
@@ -198,8 +210,16 @@ class AnswerTests(SimulatedTestCase):
                 self.assertTrue(response.error or len(answer) <= len(probe))
         self.assertEqual(kinds["0 answers"] + kinds["1 answers"], 5000)
         for kind in ("0 answers", "1 answers", "error", "result"):
-            self.assertGreater(kinds[kind], 500, kind)
+            self.assertGreater(kinds[kind], 300, kind)
         self.assertEqual((len(self.protocol._responder), self.log.warnings), (0, []))
+
+    def test_stop_in_a_batch(self) -> None:
+        """A probe whose batch stops the server is answered like what else runs then: that the server stops, once."""
+        self.protocol.numPorts = 1
+        stop = _msgpack.encode_request(1, "stop", [])
+        wire = wire_of()
+        answers = [wire.decode_untrusted(answer).error for answer in self.answers(wire.encode(0, 0), stop)]
+        self.assertEqual(answers, ["server_stopping"] * 2)
 
     def test_limit_of_responses(self) -> None:
         """Where responses may not be as large as requests, the error says so."""

@@ -276,10 +276,8 @@ class DiscoverableTests(OptionsTestCase):
         """A name that is none, and an address on which nobody could find it, are told in one line."""
         for name in ("", "x" * 65, "a\x1bb"):
             told = self.refused("--discoverable", name)
-            self.assertEqual(
-                told, f"--discoverable: {name!r} cannot be the name of a discoverable server: 1 to 64 characters, all of "
-                "them printable"
-            )  # fmt: skip
+            reason = "cannot be the name of a discoverable server: 1 to 64 characters, all of them printable"
+            self.assertEqual(told, f"--discoverable: {name!r} {reason}")
         self.assertIn("a server on ::1 cannot be discovered", self.refused("--discoverable", "a", "-i", "::1"))
         self.assertEqual((self.asked, self.discovery_ports), ([], []))
 

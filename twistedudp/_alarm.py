@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-__all__ = ["Alarm", "steady_clock"]
+__all__ = ["Alarm", "steady_clock", "wall_clock"]
 
 _HAIR: Final = 0.001
 """Seconds by which a timer may be early: seconds are rounded when they are added and subtracted, reactors wake up by
@@ -36,6 +36,11 @@ def steady_clock(reactor: Any) -> Callable[[], float]:
     """
     clock: Callable[[], float] = time.monotonic if isinstance(reactor, ReactorBase) else reactor.seconds
     return clock
+
+
+def wall_clock(reactor: Any) -> Callable[[], int]:
+    """Return what tells nanoseconds since the epoch on a reactor; on a simulated one, of virtual time."""
+    return time.time_ns if isinstance(reactor, ReactorBase) else lambda: round(reactor.seconds() * 1e9)
 
 
 class Alarm:

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import transport
-from ._alarm import steady_clock
+from ._alarm import steady_clock, wall_clock
 from .address import format_address, unmapped
 from .discovery import DISCOVERY_PORT
 
@@ -233,7 +233,8 @@ class UDPServerService(Service):
         is_factory = callable(made) and not isinstance(made, AbstractDatagramProtocol)
         if is_factory:
             made = made()  # type: ignore[operator]  # it is callable
-        protocol = as_protocol(made, clock=steady_clock(self._reactor), **self._rpc_options)
+        clocks = {"clock": steady_clock(self._reactor), "wall_clock": wall_clock(self._reactor)}
+        protocol = as_protocol(made, **clocks, **self._rpc_options)
         if not is_factory:  # the same methods again: what they have run is remembered over a stop and a start
             self._protocol_or_factory = protocol
         return protocol

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any, Final
 
-from twistedudp.probing import ProbeEvent, ProbeSeries, ProbeWire, SeriesNames, Summary, Times
+from twistedudp.probing import ProbeEvent, ProbeSeries, ProbeWire, SeriesNames, Times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["ADDRESS", "MS", "NoReactor", "reply", "series_of", "summary_of", "times_of"]
+    from twistedudp.probing import Summary
+
+__all__ = ["ADDRESS", "MS", "NoReactor", "reply", "screen_of", "series_of", "summary_of", "times_of"]
 
 ADDRESS: Final = "192.0.2.1:10000"
 MS: Final = 1_000_000
 """Nanoseconds of a millisecond."""
 
 
-def series_of(rtts: list[int | None], *, target: str = ADDRESS, interval: float = 0.2) -> ProbeSeries:
+def series_of(rtts: Sequence[int | None], *, target: str = ADDRESS, interval: float = 0.2) -> ProbeSeries:
     """Return a series of which each probe has this round trip in nanoseconds, or was lost."""
     wire = ProbeWire(1 << 63, 64, bytes(64))
     series = ProbeSeries(wire, SeriesNames(target, ADDRESS, interval), timeout_ns=2000 * MS)
@@ -31,7 +34,7 @@ def series_of(rtts: list[int | None], *, target: str = ADDRESS, interval: float 
     return series
 
 
-def summary_of(rtts: list[int | None] | None = None, **changes: Any) -> Summary:
+def summary_of(rtts: Sequence[int | None] | None = None, **changes: Any) -> Summary:
     """Return the summary of such a series (ten probes of 1 ms, if nothing else is said) with some of it changed."""
     return dataclasses.replace(series_of([MS] * 10 if rtts is None else rtts).summary(), **changes)
 
@@ -46,6 +49,25 @@ def reply(sequence: int, rtt_ns: int = MS, **changes: Any) -> ProbeEvent:
     sent_ns = sequence * 200 * MS
     event = ProbeEvent("reply", sequence, rtt_ns, sent_ns=sent_ns, arrived_ns=sent_ns + rtt_ns)
     return event._replace(**changes)
+
+
+def screen_of(sent: str) -> list[str]:
+    """Return the rows that are not empty of a screen that is wide enough, after all that was sent to it."""
+    rows: dict[int, str] = {}
+    row = column = 0
+    for part in re.split(r"(\x1b\[[0-9;?]*[a-zA-Z]|\r|\n)", sent.replace("\0", "")):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+        elif part == "\x1b[2K":
+            rows[row] = ""
+        elif up := re.fullmatch(r"\x1b\[(\d*)A", part):
+            row -= int(up[1] or 1)
+        elif not part.startswith("\x1b"):
+            rows[row] = rows.get(row, "")[:column].ljust(column) + part
+            column += len(part)
+    return [text.rstrip() for _, text in sorted(rows.items()) if text.strip()]
 
 
 class NoReactor:

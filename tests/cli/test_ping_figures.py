@@ -42,7 +42,13 @@ class UnitsTests(SynchronousTestCase):
 
     def test_intervals(self) -> None:
         """What somebody chose is shown as it was chosen, without digits that nobody wrote."""
-        for seconds, text in ((0.2, "200 ms"), (0.001, "1 ms"), (2.5, "2.5 s"), (1 / 15000, "66.67 us"), (1e-6, "1 us")):
+        for seconds, text in (
+            (0.2, "200 ms"),
+            (0.001, "1 ms"),
+            (2.5, "2.5 s"),
+            (1 / 15000, "66.67 us"),
+            (1e-6, "1 us"),
+        ):
             self.assertEqual(interval_text(seconds), text)
 
     def test_shares(self) -> None:

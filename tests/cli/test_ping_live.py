@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from rich.console import Console
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.pings import ADDRESS, MS, reply, series_of
+from tests.cli.pings import ADDRESS, MS, reply, screen_of, series_of
 from twistedudp.cli._ping_live import (
     REFRESH_AT_SHORT_INTERVALS,
     REFRESH_EVERY,
@@ -24,7 +23,10 @@ from twistedudp.cli._ping_live import (
 )
 from twistedudp.cli._ping_recent import MOST_COLUMNS, Column, RecentProbes, RunningPercentiles
 from twistedudp.cli._ping_units import ASCII_BARS, BARS, CROSS
-from twistedudp.probing import ProbeEvent, ProbeSeries
+from twistedudp.probing import ProbeEvent
+
+if TYPE_CHECKING:
+    from twistedudp.probing import ProbeSeries
 
 
 class Terminal(Console):
@@ -35,25 +37,6 @@ class Terminal(Console):
         super().__init__(
             file=self.sent, force_terminal=True, width=width, height=24, color_system="standard", _environ={}, **named
         )
-
-
-def screen_of(console: Terminal) -> list[str]:
-    """Return the rows that are not empty of a screen that got what was sent to this one, which never wraps a line."""
-    rows: dict[int, str] = {}
-    row = column = 0
-    for part in re.split(r"(\x1b\[[0-9;?]*[a-zA-Z]|\r|\n)", console.sent.getvalue().replace("\0", "")):
-        if part == "\r":
-            column = 0
-        elif part == "\n":
-            row, column = row + 1, 0
-        elif part == "\x1b[2K":
-            rows[row] = ""
-        elif up := re.fullmatch(r"\x1b\[(\d*)A", part):
-            row -= int(up[1] or 1)
-        elif not part.startswith("\x1b"):
-            rows[row] = rows.get(row, "")[:column].ljust(column) + part
-            column += len(part)
-    return [text for _, text in sorted(rows.items()) if text.strip()]
 
 
 class Displayed(SynchronousTestCase):
@@ -191,7 +174,7 @@ class SparkTests(SynchronousTestCase):
 
     def test_noise(self) -> None:
         """What differs by a few percent is drawn as nearly the same."""
-        (text, _), = spark([Column(1000, 0.0), Column(1010, 0.0), Column(1030, 0.0)], BARS, cross="x")
+        ((text, _),) = spark([Column(1000, 0.0), Column(1010, 0.0), Column(1030, 0.0)], BARS, cross="x")
         self.assertEqual(text, "▁▁▁")
 
     def test_losses(self) -> None:
@@ -276,12 +259,12 @@ class ScreenTests(Displayed):
         before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
         console, clock = Terminal(), Clock()
         shown = self.started(console, clock)
-        self.assertEqual(len(screen_of(console)), 4)
+        self.assertEqual(len(screen_of(console.sent.getvalue())), 4)
         clock.pump([REFRESH_EVERY] * 3)
-        self.assertEqual(len(screen_of(console)), 4)
+        self.assertEqual(len(screen_of(console.sent.getvalue())), 4)
         shown.stop()
         shown.stop()
-        self.assertEqual(screen_of(console), [])
+        self.assertEqual(screen_of(console.sent.getvalue()), [])
         self.assertGreater(console.sent.getvalue().rfind("\x1b[?25h"), console.sent.getvalue().rfind("\x1b[?25l"))
         self.assertEqual([signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)], before)
 
@@ -295,7 +278,7 @@ class ScreenTests(Displayed):
         sent = console.sent.getvalue().lstrip("\0")
         # Of 30 columns, three of the four lines take up two rows each.
         self.assertTrue(sent.startswith("\r\x1b[2K" + "\x1b[A\x1b[2K" * 6 + "\n" * 3 + "\r"), repr(sent[:80]))
-        self.assertLess(max(map(len, screen_of(console))), 30)
+        self.assertLess(max(map(len, screen_of(console.sent.getvalue()))), 30)
 
     def test_no_colour(self) -> None:
         """Where NO_COLOR is set, no colour is sent."""
@@ -316,7 +299,7 @@ class ScreenTests(Displayed):
         got: list[str] = []
         console, clock = Terminal(), Clock()
 
-        def handler(number: int, _frame: object) -> None:
+        def handler(_number: int, _frame: object) -> None:
             got.append(console.sent.getvalue()[-20:])
 
         before = signal.signal(signal.SIGTERM, handler)

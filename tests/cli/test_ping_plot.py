@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -13,6 +15,9 @@ from twistedudp.cli._arguments import Misuse
 from twistedudp.cli._ping_plot import PlotPoints, checked_plot_file, draw, load_matplotlib
 from twistedudp.probing import ProbeEvent
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class FileTests(SynchronousTestCase):
     """The name of the file, looked at before the run."""
@@ -21,7 +26,8 @@ class FileTests(SynchronousTestCase):
         """Return why a name is refused."""
         with self.assertRaises(Misuse) as caught:
             checked_plot_file(name)
-        return caught.exception.message
+        message: str = caught.exception.message
+        return message
 
     def test_names(self) -> None:
         """A file that cannot be, or is no picture by its name, is refused; one that can be is taken, and not made."""
@@ -36,7 +42,7 @@ class FileTests(SynchronousTestCase):
 
     def test_not_writable(self) -> None:
         """A file that cannot be written is refused, with what to look at."""
-        self.patch(_ping_plot.os, "access", lambda path, mode: False)
+        self.patch(os, "access", lambda *_: False)
         self.assertIn("it cannot be written; check the permissions of .", self.refused("rtt.png"))
 
     def test_matplotlib_missing(self) -> None:
@@ -81,9 +87,9 @@ class PictureTests(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def text_of(self, rtts: list[int | None], target: str = "server:7") -> str:
+    def text_of(self, rtts: Sequence[int | None], target: str = "server:7") -> str:
         """Draw a run as SVG, and return its source."""
-        import matplotlib  # noqa: PLC0415  # only where it is installed
+        import matplotlib as mpl  # noqa: PLC0415  # only where it is installed
 
         series = series_of(rtts, target=target)
         points = PlotPoints(series)
@@ -91,7 +97,7 @@ class PictureTests(SynchronousTestCase):
             sent_ns = sequence * 200 * MS
             points.happened(ProbeEvent("lost", sequence, sent_ns=sent_ns) if rtt is None else reply(sequence, rtt))
         path = self.folder / "rtt.svg"
-        with matplotlib.rc_context({"svg.fonttype": "none"}):
+        with mpl.rc_context({"svg.fonttype": "none"}):
             draw(path, series.summary(), points, series.rtt.buckets())
         return path.read_text(encoding="utf-8")
 

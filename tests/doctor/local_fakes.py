@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeMachine", "socket_line"]
 
-HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
+HEADER = (
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer "
+    "drops\n"
+)
 LOOPBACK = "0100007F"
 EVERYWHERE = "00000000"
 SNMP = "Ip: Forwarding DefaultTTL\nIp: 1 64\nUdp: {names}\nUdp: {numbers}\nUdpLite: InDatagrams\nUdpLite: 0\n"

@@ -41,6 +41,20 @@ class Changing(DatagramProtocol):
         self.transport.write(self.change(datagram), addr)
 
 
+class Elsewhere(DatagramProtocol):
+    """A server that answers from another port, by something of its own or by what it was sent."""
+
+    noisy = False
+
+    def __init__(self, other: Any, change: Any) -> None:
+        self.other = other
+        self.change = change
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Send it from there."""
+        self.other.write(self.change(datagram), addr)
+
+
 class ExamineTests(SynchronousTestCase):
     """An examination of a simulated server."""
 
@@ -126,6 +140,19 @@ class ExamineTests(SynchronousTestCase):
         """A server that cuts large datagrams answers, but not all of each."""
         self.serve(Changing(lambda datagram: datagram[:1024]))
         self.assertEqual(self.codes(), ["UDP-ANSWERED", "UDP-CUT"])
+
+    def test_strangers(self) -> None:
+        """What comes from elsewhere is an answer only if it has the probe's random bits, all of them in their place."""
+        for change, code in (
+            (lambda datagram: datagram, "UDP-OTHER-ADDRESS"),
+            (lambda _: b"hello", "UDP-SILENT"),
+            (lambda datagram: datagram[:20] + bytes(8) + datagram[28:], "UDP-SILENT"),
+        ):
+            self.setUp()
+            there = self.serve()
+            there.listenUDP(PORT, Elsewhere(there.listenUDP(0, DatagramProtocol()), change), SERVER)
+            [finding] = self.network.run_until(self.begin(timeout=1.0))
+            self.assertEqual(finding.code, code)
 
     def test_loss(self) -> None:
         """Loss at random is found, whatever its share, and is no limit of the rate."""

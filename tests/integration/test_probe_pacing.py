@@ -82,6 +82,22 @@ class Timed(NamedTuple):
         """By how much our median round trip is above the other one."""
         return self.ours.rtt - self.theirs.rtt
 
+    @property
+    def exact(self) -> bool:
+        """Whether our figures are within their bounds."""
+        return self.ours.late < MOST_LATE and self.above <= MOST_ABOVE_C
+
+    @property
+    def machine_busy(self) -> bool:
+        """Whether the C program was so late that the machine is to blame."""
+        return self.theirs.late > MOST_LATE / 4
+
+    @property
+    def comparable(self) -> bool:
+        """Whether ours are of the same kind as C's."""
+        late_enough = self.ours.late < MOST_LATE + 3 * self.theirs.late
+        return late_enough and self.above <= MOST_ABOVE_C + self.theirs.rtt / 2
+
 
 def _output(*command: object, seconds: int) -> Any:
     """Run a program that measures, without anything that measures it, and return what it prints."""
@@ -125,8 +141,8 @@ def _target(entry: Path) -> str:
 class PacingTests(SynchronousTestCase):
     """A probe each millisecond."""
 
-    def assert_exact(self, seconds: int) -> None:
-        """Check that in one of some attempts lateness and round trips are within their bounds."""
+    def assert_exact(self, seconds: int, good: Callable[[Timed], bool]) -> None:
+        """Check that one of some attempts is good."""
         if reason := missing_compiler():
             raise SkipTest(reason)
         tried: list[Timed] = []
@@ -136,19 +152,21 @@ class PacingTests(SynchronousTestCase):
                 tried.append(timed)
                 self.assertEqual(timed.ours.sent, 1000 * seconds)
                 self.assertGreater(timed.ours.received, 0.99 * timed.ours.sent)
-                if timed.ours.late < MOST_LATE and timed.above <= MOST_ABOVE_C:
-                    break
-            else:
-                self.fail("\n".join(map(str, tried)))
+                if good(timed):
+                    return
+        self.fail("\n".join(map(str, tried)))
 
     def test_short(self) -> None:
-        """99 of 100 leave within a millisecond of their time, and the median round trip is 20 us above C's at most."""
-        self.assert_exact(SHORT)
+        """99 of 100 leave within a millisecond of their time, and the median round trip is 20 us above C's at most.
+
+        Where C's are late as well, it is the machine: then ours are not to be much later, and no answer is to be.
+        """
+        self.assert_exact(SHORT, lambda timed: timed.exact or (timed.machine_busy and timed.comparable))
 
     @pytest.mark.slow
     def test_long(self) -> None:
-        """The same for a minute."""
-        self.assert_exact(LONG)
+        """The same for a minute, on a machine that does nothing else."""
+        self.assert_exact(LONG, lambda timed: timed.exact)
 
 
 class TimerTests(SynchronousTestCase):

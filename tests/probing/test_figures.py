@@ -117,13 +117,27 @@ class OneWayTests(SynchronousTestCase):
         self.assertEqual(self.one_way.server_time.longest_ns, 3 * MS)
 
     def test_only_neighbours(self) -> None:
-        """Probes between which others were lost or reordered are no neighbours; duplicates and late ones are none."""
+        """Probes between which others were lost are no neighbours; duplicates and late ones count for nothing."""
         self.reply(0, 1)
         self.reply(2, 3, there=50)
-        self.reply(1, 2, there=90)
-        self.reply(1, 2, there=95, kind="duplicate")
+        self.reply(2, 3, there=95, kind="duplicate")
         self.assertEqual(self.one_way.variation_there.count, 0)
-        self.assertEqual(self.one_way.server_time.count, 3)
+        self.assertEqual(self.one_way.server_time.count, 2)
+
+    def test_neighbours_that_were_overtaken(self) -> None:
+        """Neighbours are so by their numbers: one whose answer was overtaken is compared with both of its own."""
+        for sequence, there in ((0, 10), (2, 10), (3, 11), (1, 90)):
+            self.reply(sequence, sequence + 1, there=there)
+        there = self.one_way.variation_there
+        self.assertEqual((there.count, there.shortest_ns, there.longest_ns), (3, MS, 80 * MS))
+
+    def test_neighbours_are_forgotten(self) -> None:
+        """Replies far behind are compared with nothing, and memory does not grow."""
+        for sequence in range(2, 1000):
+            self.reply(sequence, sequence + 1)
+        before = self.one_way.variation_there.count
+        self.reply(1, 2, there=500)
+        self.assertEqual(self.one_way.variation_there.count, before)
 
     def test_split(self) -> None:
         """What the server has had divides the loss."""

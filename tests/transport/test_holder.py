@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.properties import PROPERTY
 from twistedudp.transport import port_holder
+from twistedudp.transport._holder import ListedSocket, Process, listed_sockets, parse_socket_table, socket_processes
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref\n"
 LINE = " 123: {local}:{port:04X} 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 {inode} 2 0 0\n"
@@ -19,8 +24,8 @@ EVERYWHERE6 = "0" * 32
 MAPPED_LOOPBACK = "0000000000000000FFFF00000100007F"
 
 
-class HolderTests(SynchronousTestCase):
-    """Tables and processes."""
+class ProcTestCase(SynchronousTestCase):
+    """A proc file system that the test makes."""
 
     def setUp(self) -> None:
         """Make an empty proc."""
@@ -46,6 +51,10 @@ class HolderTests(SynchronousTestCase):
     def holder(self, host: str = "", port: int = 10000) -> str | None:
         """Ask."""
         return port_holder(port, host, proc=self.proc)
+
+
+class HolderTests(ProcTestCase):
+    """Who stands in the way of a port."""
 
     def test_free(self) -> None:
         """A port that nobody has has no holder, whoever has others."""
@@ -116,3 +125,83 @@ class HolderTests(SynchronousTestCase):
         self.process(7, "twistd", "socket:[5]")
         (self.proc / "7" / "comm").unlink()
         self.assertIdentical(None, self.holder())
+
+    def test_descriptor_that_closes(self) -> None:
+        """A descriptor that was closed between two looks hides none of the others."""
+        self.table("udp", (LOOPBACK, 10000, 5))
+        self.process(7, "twistd", "socket:[5]")
+        (self.proc / "7" / "fd" / "1").write_text("no link", encoding="ascii")
+        self.assertEqual("twistd (pid 7)", self.holder())
+
+
+RECORDED = """\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 1234: 0100007F:2710 00000000:0000 07 00000000:00001D40 00:00000000 00000000  1000        0 5 2 0000000000000000 883
+  567: 010012C6:2711 020012C6:0009 01 00000000:00000000 00:00000000 00000000     0        0 6 2 0000000000000000 0
+"""
+RECORDED6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 1234: 00000000000000000000000000000000:2710 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 7 2 0000000000000000 0
+"""  # noqa: E501  # as the kernel writes it
+RECORDED_TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:2710 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 8 1 00000000000000 99 0 0 0 0
+"""
+NOWHERE = ("0.0.0.0", 0)  # noqa: S104  # compared with, not bound to
+
+
+class TableTests(ProcTestCase):
+    """The sockets of a table, and their processes."""
+
+    def test_recorded(self) -> None:
+        """Tables as Linux 6.18 writes them."""
+        if socket.htons(1) == 1:
+            self.skipTest("the recorded addresses are those of a little-endian machine")
+        ipv4, ipv6 = socket.AF_INET, socket.AF_INET6
+        waiting, connected = parse_socket_table(RECORDED)
+        self.assertEqual(ListedSocket("127.0.0.1", 10000, NOWHERE, 7, 7488, 1000, 5, 883, ipv4), waiting)
+        self.assertEqual(ListedSocket("198.18.0.1", 10001, ("198.18.0.2", 9), 1, 0, 0, 6, 0, ipv4), connected)
+        self.assertEqual((False, True), (waiting.connected, connected.connected))
+        self.assertEqual([ListedSocket("::", 10000, ("::", 0), 7, 0, 0, 7, 0, ipv6)], parse_socket_table(RECORDED6))
+        (listener,) = parse_socket_table(RECORDED_TCP)
+        self.assertEqual((10, 10000, 8), (listener.state, listener.port, listener.inode))
+
+    def test_one_bad_line(self) -> None:
+        """A line that is not understood is left out, and the others stay."""
+        lines = RECORDED.splitlines(keepends=True)
+        for broken in (
+            "x\n",
+            " 1: -100007F:2710 00000000:0000 07 0:0 0 0 0 0 0 0 0\n",
+            "\x00\n",
+            lines[1].replace("7F", "ZZ"),
+        ):
+            self.assertEqual(2, len(parse_socket_table("".join((lines[0], broken, *lines[1:])))), broken)
+
+    @PROPERTY
+    @given(
+        st.text(alphabet=st.sampled_from("0123456789ABCDEF: -\n") | st.characters(), max_size=200), st.integers(0, 100)
+    )
+    def test_any_table(self, text: str, at: int) -> None:
+        """Any text has some sockets or none."""
+        line = RECORDED.splitlines()[1]
+        for table in (text, line[:at] + text + line[at:]):
+            for listed in parse_socket_table(table):
+                self.assertTrue(0 <= listed.port <= 65535)
+
+    def test_tables(self) -> None:
+        """Both tables make one list; a table that is not there has nothing."""
+        self.table("udp", (LOOPBACK, 1, 5))
+        self.table("udp6", (EVERYWHERE6, 2, 6))
+        self.assertEqual([5, 6], [listed.inode for listed in listed_sockets(self.proc)])
+        self.assertEqual([], listed_sockets(self.proc, ("tcp",)))
+        (self.proc / "net" / "udp6").write_bytes(b"\xff" * 1000)
+        self.assertEqual([5], [listed.inode for listed in listed_sockets(self.proc)])
+
+    def test_processes(self) -> None:
+        """Each socket has its processes, in the order of their ids, and no more is looked for than asked."""
+        self.process(10, "worker", "socket:[5]", "socket:[6]", "socket:[5]")
+        self.process(9, "other", "socket:[6]", "socket:[7]", "anon_inode:[6]")
+        expected = {5: [Process(10, "worker")], 6: [Process(9, "other"), Process(10, "worker")]}
+        self.assertEqual(expected, socket_processes([5, 6, 8], self.proc))
+        self.assertEqual({}, socket_processes([], self.proc / "none"))
+        self.assertEqual({}, socket_processes([5], self.proc / "none"))

@@ -21,7 +21,7 @@ def change(target: str = "web", state: str = "down", **fields: Any) -> StateChan
     """Return a change."""
     values = {"address": "192.0.2.1:7", "previous": "up", "reason": "no_answer", "says": "5 probes in a row failed"}
     figures = {"loss": 0.25, "p50": 0.001, "p99": None, "jitter": 0.0, "time": 1.5}
-    return StateChange(target=target, state=state, **{**values, **figures, **fields})  # type: ignore[arg-type]  # as they are
+    return StateChange(target=target, state=state, **{**values, **figures, **fields})
 
 
 class Process:
@@ -51,7 +51,8 @@ class Process:
         self.running = False
         failed: Any = ProcessTerminated(None if signal else status, signal, None)  # type: ignore[no-untyped-call]  # none here
         done: Any = ProcessDone(None)  # type: ignore[no-untyped-call]  # Twisted has no annotation here
-        self.protocol.processEnded(Failure(failed if status or signal else done))
+        reason: Any = Failure(failed if status or signal else done)  # type: ignore[no-untyped-call]  # likewise
+        self.protocol.processEnded(reason)
 
 
 class Reactor(Clock):
@@ -63,7 +64,7 @@ class Reactor(Clock):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        super().__init__()
         self.started: list[Process] = []
         self.error: OSError | None = None
 
@@ -194,7 +195,8 @@ class CommandTests(SynchronousTestCase):
         for number in range(10):
             self.command.tell(change(f"t{number}"))
         stubborn = self.reactor.started[0]
-        kill, stubborn.signalProcess = stubborn.signalProcess, lambda _: None  # type: ignore[method-assign]  # takes its time
+        kill = stubborn.signalProcess
+        self.patch(stubborn, "signalProcess", lambda _: None)  # it takes its time
         done = self.command.stop()
         self.assertNoResult(done)
         self.assertEqual([process.running for process in self.reactor.started], [True, False, False, False])

@@ -14,6 +14,7 @@ import click
 
 from ._arguments import Misuse
 from ._options import share
+from ._output import is_terminal, one_line, print_json
 
 if TYPE_CHECKING:
     from ..probing._compare import Comparison, Difference
@@ -31,6 +32,7 @@ EPILOG: Final = (
 
 _LEAST_CONFIDENCE: Final = 0.5
 _WORST: Final = 1
+_WIDEST_NAME: Final = 10  # characters: the table has 80 columns
 
 
 def _confidence(text: str) -> float:
@@ -72,7 +74,6 @@ def compare(a: str, b: str, confidence: float, margin: float, compact: bool) -> 
     Networks change from minute to minute: --margin 10% keeps small differences from counting.
     """
     from ..probing._compare import compare_runs  # noqa: PLC0415  # only where something is compared
-    from ._output import print_json  # noqa: PLC0415  # likewise
 
     if a == b == "-":
         raise Misuse("standard input can be one of the two runs, not both")
@@ -125,13 +126,11 @@ def _print(compared: Comparison, a: str, b: str) -> None:
     from rich.table import Table  # noqa: PLC0415  # likewise
     from rich.text import Text  # noqa: PLC0415  # likewise
 
-    from ._output import is_terminal, one_line  # noqa: PLC0415  # beside the others
-
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("")
     names = _names(a, b)
     for name in names:
-        table.add_column(Text(one_line(name)), justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     table.add_column("DIFFERENCE", justify="right", no_wrap=True)
     table.add_column(f"{compared.confidence * 100:g}% INTERVAL", no_wrap=True)
     table.add_column("", overflow="fold")
@@ -150,13 +149,10 @@ def _print(compared: Comparison, a: str, b: str) -> None:
 
 
 def _names(a: str, b: str) -> tuple[str, str]:
-    """Return the files' names, short where that tells them apart."""
-    short = tuple(_shortened(Path(name).name if name != "-" else "-") for name in (a, b))
-    return (short[0], short[1]) if short[0] != short[1] else ("A", "B")
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= 12 else f"{name[:11]}…"
+    """Return the files' names without what they end in, short, where that tells them apart."""
+    stems = [one_line(name if name == "-" else Path(name).stem) for name in (a, b)]
+    first, second = (stem if len(stem) <= _WIDEST_NAME else f"{stem[: _WIDEST_NAME - 1]}…" for stem in stems)
+    return (first, second) if first != second else ("A", "B")
 
 
 def _sentences(compared: Comparison, b: str) -> list[str]:
@@ -179,7 +175,7 @@ def _sentences(compared: Comparison, b: str) -> list[str]:
 def _verdict(one: Difference) -> str:
     if one.verdict != "unknown":
         return one.verdict
-    return f"too few answers (needs {one.wants:,})" if one.wants else "not known"
+    return f"needs {one.wants:,} answers" if one.wants > 1 else "not known"
 
 
 def _figure(one: Difference, value: float | None) -> str:

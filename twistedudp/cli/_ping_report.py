@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["WORDS", "Limits", "Observed", "exceeded", "heading", "nothing_came", "remarks", "report_lines"]
 
 WORDS: Final = {
-    "wrong_sequence": "answers with the number of no probe that was sent",
-    "forgotten_sequence": "answers to probes sent too long ago to be remembered",
-    "from_another_address": "datagrams from another address than the server's",
-    "other_series": "answers to another series of probes",
-    "not_a_probe": "datagrams that are no answers",
-    "wrong_size": "answers of another size than the probe",
-    "icmp_error_without_quote": "ICMP errors that quote too little to tell what they are about",
-    "forged_icmp_error": "ICMP errors about nothing that was sent",
-    "answered_before_sent": "answers that seem to have come before their probes left",
-    "window_full": "probes given up early: more waited than are remembered",
-    "skipped_deadlines": "probes never sent: this program was more than a second behind",
-    "clock_jump": "times the wall clock was set; round trips do not go by it",
+    "wrong_sequence": "answers with a number never sent",
+    "forgotten_sequence": "answers after their time",
+    "from_another_address": "from other addresses",
+    "other_series": "answers to another series",
+    "not_a_probe": "datagrams that answer nothing",
+    "wrong_size": "answers of another size",
+    "icmp_error_without_quote": "ICMP errors about who knows",
+    "forged_icmp_error": "ICMP errors about nothing sent",
+    "answered_before_sent": "answers before their probe",
+    "window_full": "probes given up early, too many waited",
+    "skipped_deadlines": "probes never sent, for lack of time",
+    "clock_jump": "times the wall clock was set",
 }
 """What the stable words of oddities mean."""
 
@@ -205,9 +205,7 @@ def _rows(summary: Summary) -> Iterator[str]:
         "probes",
         f"{summary.sent:,} sent, {summary.received:,} received, {summary.lost:,} lost ({share_text(summary.loss)})",
     )
-    yield _row(
-        "answers", f"{summary.late:,} late, {summary.duplicated:,} duplicated, {summary.reordered:,} reordered"
-    )
+    yield _row("answers", f"{summary.late:,} late, {summary.duplicated:,} duplicated, {summary.reordered:,} reordered")
     yield _row("", f"{summary.corrupted:,} corrupted, {summary.foreign:,} foreign")
     yield from _odd_rows(summary)
     if summary.received:

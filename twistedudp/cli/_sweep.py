@@ -30,7 +30,7 @@ __all__ = ["sweep_rate_command", "sweep_size_command"]
 
 _T = TypeVar("_T")
 
-_GOOD, _BAD, _LOCAL = "green", "bold red", "yellow"
+_GOOD, _BAD, _LOCAL = "green", "red", "magenta"  # legible on dark and on light
 
 
 def sweep_size_command(server: Server, *, as_json: bool = False, plain: bool = False) -> int:

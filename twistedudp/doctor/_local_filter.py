@@ -171,8 +171,7 @@ class _Walk:
                 doubt = False
             elif step.does is Does.ACCEPT:
                 accepted = True
-                if match is Match.YES:
-                    self.hits.append(Hit(chain.where, step.text, Does.ACCEPT, certain=True))
+                self._accepted(chain, step, match)
             elif step.does is Does.RETURN:
                 back = True
             else:
@@ -199,6 +198,10 @@ class _Walk:
         spared = (self._spared or "") if whole and match is Match.PERHAPS else ""
         limited = step.limited and step.match is Match.YES
         self.hits.append(Hit(chain.where, step.text, step.does, match is Match.YES, limited, spared))
+
+    def _accepted(self, chain: Chain, step: Step, match: Match) -> None:
+        if match is Match.YES:
+            self.hits.append(Hit(chain.where, step.text, Does.ACCEPT, certain=True))
 
     def _doubt(self, chain: Chain, step: Step, reach: Match) -> None:
         """Note why it is in doubt whether the datagram gets any further: for a limit alone, or for more."""

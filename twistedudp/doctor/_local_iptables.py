@@ -97,8 +97,8 @@ def parse_saved_rules(text: str, datagram: Datagram) -> Ruleset:
 def _words(line: str) -> list[str]:
     try:
         words = shlex.split(line)
-    except ValueError:  # a quote that is not closed
-        words = line.split()
+    except ValueError:  # a quote that is not closed: whatever it means, it is not understood
+        words = [*line.split(), "--"]
     return words if len(words) > 1 else []
 
 

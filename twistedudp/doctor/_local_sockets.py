@@ -131,31 +131,30 @@ def watch_port(
     if not (proc / "net" / "udp").exists():
         return Observation(port, (), readable=False)
     before = _counters(proc)
-    seen: dict[int, list[ListedSocket]] = {}
-    for look in range(looks):
-        if look:
-            sleep(pause)
-        now = {listed.inode: listed for listed in listed_sockets(proc) if listed.port == port}
+    seen = _look(port, proc)
+    for _ in range(looks - 1):
+        sleep(pause)
         # One that was closed meanwhile is forgotten.
-        seen = {inode: [*seen.get(inode, []), listed] for inode, listed in now.items()}
+        seen = {inode: seen.get(inode, []) + now for inode, now in _look(port, proc).items()}
     after = _counters(proc)
     details = ask(port) if seen else {}
     processes = socket_processes(seen, proc)
-    return Observation(
-        port,
-        tuple(
-            WatchedSocket(
-                listed=looked[-1],
-                queued=tuple(listed.queued for listed in looked),
-                dropped=(looked[-1].drops - looked[0].drops) & 0xFFFFFFFF,
-                details=details.get(inode),
-                processes=tuple(processes.get(inode, ())),
-            )
-            for inode, looked in seen.items()
-        ),
-        seconds=(looks - 1) * pause,
-        grown={name: max(count - before.get(name, 0), 0) for name, count in after.items()},
-    )
+    watched = [
+        WatchedSocket(
+            listed=looked[-1],
+            queued=tuple(listed.queued for listed in looked),
+            dropped=(looked[-1].drops - looked[0].drops) & 0xFFFFFFFF,
+            details=details.get(inode),
+            processes=tuple(processes.get(inode, ())),
+        )
+        for inode, looked in seen.items()
+    ]
+    grown = {name: max(count - before.get(name, 0), 0) for name, count in after.items()}
+    return Observation(port, tuple(watched), (looks - 1) * pause, grown)
+
+
+def _look(port: int, proc: Path) -> dict[int, list[ListedSocket]]:
+    return {listed.inode: [listed] for listed in listed_sockets(proc) if listed.port == port}
 
 
 def _counters(proc: Path) -> dict[str, int]:

@@ -149,9 +149,7 @@ def _notes(a: Run, b: Run) -> tuple[str, ...]:
         ("address", f"{a.address} and {b.address}"),
         ("protocol", f"{a.protocol or 'unknown'} and {b.protocol or 'unknown'}"),
     )
-    return tuple(
-        f"the runs differ in {name}: {text}" for name, text in asked if getattr(a, name) != getattr(b, name)
-    )
+    return tuple(f"the runs differ in {name}: {text}" for name, text in asked if getattr(a, name) != getattr(b, name))
 
 
 def _loss(a: Run, b: Run, doubt: float) -> Difference:

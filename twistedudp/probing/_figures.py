@@ -22,6 +22,9 @@ LONGEST_NS: Final = 3600 * 10**9
 
 _DIGITS: Final = 3
 
+_MOST_RECENT: Final = 256
+"""Replies whose delays are remembered until their neighbours' come: at 1 ms apart, for a quarter of a second."""
+
 _STAMPS_AGREE_NS: Final = 1_000_000
 """Nanoseconds by which a server's stamps may be in another order than its counts: several processors make them."""
 
@@ -119,8 +122,9 @@ class OneWay:
         variation_back: The same on the way back.
     """
 
-    __slots__ = ("_latest", "_previous", "_previous_sequence", "_restarted", "counted", "highest", "server_time",
-                 "variation_back", "variation_there")  # fmt: skip
+    __slots__ = (
+        "_latest", "_recent", "_restarted", "counted", "highest", "server_time", "variation_back", "variation_there",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.counted = False
@@ -130,8 +134,7 @@ class OneWay:
         self.variation_back = Distribution()
         self._latest: ServerSide | None = None
         self._restarted = False
-        self._previous: tuple[int, int] = (0, 0)
-        self._previous_sequence = -2
+        self._recent: dict[int, tuple[int, int]] = {}
 
     def add(self, event: ProbeEvent) -> None:
         """Take a reply, a duplicate, a late one, or the counts at the end."""
@@ -147,11 +150,15 @@ class OneWay:
             return
         self.server_time.add(server.departed_ns - server.arrived_ns)
         there, back = server.arrived_ns - event.sent_ns, event.arrived_ns - server.departed_ns
-        if event.sequence == self._previous_sequence + 1:
-            self.variation_there.add(abs(there - self._previous[0]))
-            self.variation_back.add(abs(back - self._previous[1]))
-        self._previous = (there, back)
-        self._previous_sequence = event.sequence
+        # Neighbours by their numbers, whichever answer came first: those that overtake differ the most.
+        for neighbour in (event.sequence - 1, event.sequence + 1):
+            other = self._recent.get(neighbour)
+            if other is not None:
+                self.variation_there.add(abs(there - other[0]))
+                self.variation_back.add(abs(back - other[1]))
+        self._recent[event.sequence] = (there, back)
+        if len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def split(self, sent: int, answered: int) -> tuple[int, int] | None:
         """Return how many probes were lost on their way to the server, and answers on the way back.

@@ -4,7 +4,8 @@ Theory of operation: a probe is a MessagePack-RPC request for the method ``rpc.p
 it back as it was, an rpc server of ours answers with what it knows, and one that lacks the method answers with an
 error: each of the three proves that the probe arrived and its answer came back. All numbers of a request have one
 width, so that its size is what was asked for, and an rpc server's answer has the same size as the request (RFC 8762 has
-it so as well: nothing is amplified, and the way back carries what the way there did). docs/wire.md has both byte by byte.
+it so as well: nothing is amplified, and the way back carries what the way there did). docs/wire.md has
+both byte by byte.
 
 The padding is random and the same in all probes of a series: what comes back is compared with it, and no compression on
 the way can make the datagram smaller than it claims to be.
