@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 PUBLIC_NAMES = {
     "DatagramPlugin",
+    "DiscoveryAnswer",
     "IDatagramPlugin",
     "RPCMethods",
     "UDPClientService",
     "UDPServerService",
     "current_peer",
+    "discover",
     "errors",
     "listen",
     "method",

@@ -146,8 +146,8 @@ class OptionTests(OptionsTestCase):
         """Importing the options, as twistd does for --help, imports neither what probes nor an HTTP server."""
         program = (
             "import sys, twistedudp.probe_tap\n"
-            "heavy = ('msgspec', 'twistedudp.watch', 'twistedudp.transport', 'twisted.web', 'prometheus_client', 'treq',\n"
-            "         'hdrh', 'twisted.internet.reactor')\n"
+            "heavy = ('msgspec', 'twistedudp.watch', 'twistedudp.transport', 'twisted.web', 'prometheus_client',\n"
+            "         'treq', 'hdrh', 'twisted.internet.reactor')\n"
             "print([name for name in heavy if name in sys.modules])"
         )
         finished = subprocess.run(

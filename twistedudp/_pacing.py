@@ -35,9 +35,9 @@ CLOCK_STEP_NS: Final = 100_000
 """Nanoseconds by which the wall clock must leap to count as set: 0.1 ms. An NTP client that only slews the clock moves
 both clocks alike; what remains is how exactly two clocks can be read at once."""
 
-MOST_LAG_NS: Final = 1_000_000_000
-"""Nanoseconds that a datagram may have waited to be read for the kernel's time to be believed: a process that is
-suspended for longer must not trust that it noticed every change of the clock."""
+MOST_LAG_NS: Final = 60_000_000_000
+"""Nanoseconds that a datagram may have waited to be read for the kernel's time to be believed. A process may be stopped
+for a while, but the longer nobody looks, the likelier is a clock that was set and set back."""
 
 _HAIR_NS: Final = 1_000
 """Nanoseconds by which a timer in seconds may be early: floating point has rounded."""

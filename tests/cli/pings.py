@@ -65,7 +65,8 @@ def screen_of(sent: str) -> list[str]:
         elif up := re.fullmatch(r"\x1b\[(\d*)A", part):
             row -= int(up[1] or 1)
         elif not part.startswith("\x1b"):
-            rows[row] = rows.get(row, "")[:column].ljust(column) + part
+            before = rows.get(row, "").ljust(column)
+            rows[row] = before[:column] + part + before[column + len(part) :]
             column += len(part)
     return [text.rstrip() for _, text in sorted(rows.items()) if text.strip()]
 

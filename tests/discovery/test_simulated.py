@@ -402,6 +402,18 @@ class ResponderTests(SimulatedCase):
         self.assertEqual(self.names(wait=1), ["kitchen"])
         self.stop(service)
 
+    def test_stopped_before_it_answered(self) -> None:
+        """A server that stops while it owes answers sends none of them, and leaves nothing behind."""
+        service = served(host(self.network, HOST), "kitchen")
+        found = discover(self.asker, wait=20, rounds=1)
+        self.network.advance(0.01)
+        self.assertEqual((service.discovery_stats.questions, service.discovery_stats.answers), (1, 0))
+        self.network.run_until(service.stopService())
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
+        self.assertEqual(self.network.leftovers(), [])
+        self.assertEqual(service.discovery_stats.answers, 0)
+
     def test_asker_that_is_gone(self) -> None:
         """An answer that cannot be sent is counted, and nothing else."""
         service = served(host(self.network, HOST), "kitchen")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -261,7 +261,7 @@ ODD = st.binary(max_size=200) | st.text(max_size=200).map(str.encode)
 class AnythingTests(SynchronousTestCase):
     """Whatever a proc file system and the programs hold, there are findings and no exception."""
 
-    @PROPERTY
+    @settings(PROPERTY, max_examples=PROPERTY.max_examples // 3)
     @given(st.dictionaries(
         st.sampled_from(["net/udp6", "net/tcp", "net/snmp", "net/snmp6", "7/comm", "7/status", "7/cmdline",
                          "sys/net/core/rmem_max", "net/ip_tables_names"]), ODD), ODD)  # fmt: skip

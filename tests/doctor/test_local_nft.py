@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.properties import PROPERTY
 from twistedudp.doctor._local_filter import Datagram, Does, Match, passage
 from twistedudp.doctor._local_nft import LONGEST_TEXT, extended_tables, parse_ruleset, rule_texts, shortened
+
+COSTLY = settings(PROPERTY, max_examples=PROPERTY.max_examples // 3)
+"""For values that take long to make."""
 
 DATAGRAM = Datagram(ipv6=False, port=10000, host="", looped=False)
 TO_ONE = DATAGRAM._replace(host="192.0.2.1")
@@ -389,13 +392,13 @@ class AnyJSONTests(SynchronousTestCase):
         self.follow(json.dumps(value))
         self.follow(json.dumps({"nftables": value}))
 
-    @PROPERTY
+    @COSTLY
     @given(st.lists(st.dictionaries(st.sampled_from(["chain", "rule", "set", "map"]), JSON, max_size=1), max_size=4))
     def test_any_entries(self, entries: Any) -> None:
         """Any chains, rules and sets."""
         self.follow(json.dumps({"nftables": [{"chain": CHAIN}, *entries]}))
 
-    @PROPERTY
+    @COSTLY
     @given(st.lists(st.dictionaries(st.sampled_from(WORDS), JSON, max_size=2), max_size=4), JSON, JSON, JSON)
     def test_any_statements(self, statements: Any, left: Any, right: Any, sign: Any) -> None:
         """Any statements in a rule."""

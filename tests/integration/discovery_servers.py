@@ -52,7 +52,15 @@ class Ending(LineReceiver):
         for service, serves in self.servers:
             stats = service.discovery_stats
             counters: dict[str, Any] = {} if stats is None else {name: getattr(stats, name) for name in stats.__slots__}
-            told.append({**counters, "runs": getattr(serves, "runs", 0), "sent": service.stats.datagrams_sent})  # type: ignore[union-attr]  # it was started
+            port: Any = service.stats
+            told.append(
+                {
+                    **counters,
+                    "runs": getattr(serves, "runs", 0),
+                    "sent": port.datagrams_sent,
+                    "received": port.datagrams_received,
+                }
+            )
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
         if reactor.running:

@@ -9,6 +9,7 @@ one of some 18,000 runs.
 from __future__ import annotations
 
 import socket
+import struct
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tests.integration.bridge import Packet
     from twistedudp import DiscoveryAnswer
 
+ANY = "0.0.0.0"  # noqa: S104  # in a namespace
 LOST = 30  # per cent each way
 RESPONDERS = 100
 BURST = 10_000_000  # nanoseconds
@@ -90,7 +92,7 @@ class HundredTests(DiscoveryTestCase):
         serving = [
             self.serve(
                 self.bridge.hosts[host],
-                *((f"server {host:02}-{number:02}", "rpc", "0.0.0.0", True) for number in range(share)),  # noqa: S104  # in a namespace
+                *((f"server {host:02}-{number:02}", "rpc", ANY, True) for number in range(share)),
             )
             for host in range(1, self.hosts)
         ]
@@ -130,7 +132,7 @@ class BridgeTests(DiscoveryTestCase):
             ("rpc", "rpc", "::", True),
             ("echo", "echo", Bridge.address(1), True),
             ("loopback", "echo", "127.0.0.1", True),
-            ("secret", "echo", "0.0.0.0", False),  # noqa: S104  # in a namespace
+            ("secret", "echo", ANY, False),
         )
         rpc, echo, *_ = serving.wait()
         answers = await discover(self.reactor, wait=0.9, rounds=2)
@@ -154,43 +156,57 @@ class BridgeTests(DiscoveryTestCase):
         self.assertEqual([counters["sent"] for counters in told], [2, 1, 0, 0])
 
     async def test_what_is_not_answered(self) -> None:
-        """No reply to a reply, to a question sent to one host, to another group; nothing from the service's port."""
-        serving = self.serve(self.bridge.hosts[1], ("one", "rpc", "0.0.0.0", True))  # noqa: S104  # in a namespace
-        (port,) = serving.wait()
-        host = Bridge.address(1)
+        """No reply to a reply, to a question sent to one host, to other groups; nothing from the services' ports."""
+        serving = self.serve(self.bridge.hosts[1], ("one", "rpc", "::", True), ("quiet", "echo", ANY, False))
+        port, quiet = serving.wait()
+        host, own = Bridge.address(1), Bridge.address(0)
         plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(plain.close)
-        plain.bind((Bridge.address(0), 0))
+        plain.bind((own, 0))
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        plain.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(Bridge.address(0)))
-        other = "239.255.100.33"
-        with self.bridge.hosts[1].entered():
-            member = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(member.close)
-        for group in (other, GROUP_IPV4):
-            where = socket.inet_aton(group) + socket.inet_aton(host)
-            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, where)
+        plain.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+        other, other_ipv6 = "239.255.100.33", "ff12::6433"
+        self.another_member(host, other, other_ipv6)
         question = encode_question(Question(1, b"question", 0, 1, b"", 0, None, []))
         request = b"\x94\x00\x02\xa4echo\x91\x03"
-        # IP_MULTICAST_ALL: the port would hear what goes to a group that another socket of its host has joined.
+        # IP_MULTICAST_ALL: a port would hear what goes to a group that another socket of its host has joined.
         plain.sendto(question, (other, DISCOVERY_PORT))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as over_ipv6:
+            over_ipv6.sendto(question, (other_ipv6, DISCOVERY_PORT, 0, socket.if_nametoindex("veth0")))
         plain.sendto(question, (host, DISCOVERY_PORT))
         plain.sendto(encode_response(1, None, {"id": b"answerer"}), (GROUP_IPV4, DISCOVERY_PORT))
         plain.sendto(encode_response(1, None, {"id": b"answerer"}), ("198.18.0.255", DISCOVERY_PORT))
         plain.sendto(request, (GROUP_IPV4, DISCOVERY_PORT))
-        for group in (GROUP_IPV4, "198.18.0.255", "255.255.255.255"):
-            plain.sendto(request, (group, port))
-            plain.sendto(question, (group, port))
+        for number in (port, quiet):
+            for group in (GROUP_IPV4, "198.18.0.255", "255.255.255.255"):
+                plain.sendto(request, (group, number))
+                plain.sendto(question, (group, number))
         plain.settimeout(PATIENCE)
         plain.sendto(question.replace(b"question", b"answered"), (GROUP_IPV4, DISCOVERY_PORT))
-        received, peer = plain.recvfrom(9999)
-        self.assertEqual((peer, b'"' in received), ((host, port), False))
-        # The service's port answers who asks it alone, so all before has been dealt with as well.
-        plain.sendto(request, (host, port))
-        self.assertEqual(plain.recvfrom(9999), (b"\x94\x01\x02\xc0\x03", (host, port)))
-        (told,) = serving.stop()
+        self.assertEqual(plain.recvfrom(9999)[1], (host, port))
+        # The services' ports answer who asks them alone, so all before has been dealt with as well.
+        for number in (port, quiet):
+            plain.sendto(request, (host, number))
+            self.assertEqual(plain.recvfrom(9999)[1], (host, number))
+        told, silent = serving.stop()
         self.assertEqual(told["refused"], {"not_to_group": 1, "malformed": 3})
         self.assertEqual((told["questions"], told["answers"], told["sent"]), (1, 1, 2))
+        # What went to the group has not even come: four by broadcast, one to it alone.
+        self.assertEqual((silent["received"], silent["sent"]), (5, 1))
+
+    def another_member(self, host: str, group: str, group_ipv6: str) -> None:
+        """Let another socket of the servers' host join groups, and the discovery group as well."""
+        with self.bridge.hosts[1].entered():
+            member = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            member_ipv6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            index = socket.if_nametoindex("veth0")
+        for made in (member, member_ipv6):
+            self.addCleanup(made.close)
+        for each in (group, GROUP_IPV4):
+            where = socket.inet_aton(each) + socket.inet_aton(host)
+            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, where)
+        where = socket.inet_pton(socket.AF_INET6, group_ipv6) + struct.pack("@I", index)
+        member_ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, where)
 
     async def test_router(self) -> None:
         """A router that forwards the group passes no question on: its time to live is 1."""

@@ -127,7 +127,7 @@ class InterruptTests(CommandTestCase):
         server = self.serve()
         status, output, errors = self.interrupted(server, "-i", "20ms", line=b"64 bytes from")
         self.assertEqual((status, errors), (0, b""))
-        self.assertRegex(output.decode(), rf"\n\n--- {server} ---\n(?s:.*) received, 0 lost \(0%\)\n")
+        self.assertRegex(output.decode(), rf"\n--- {server} ---\n(?s:.*) received, 0 lost \(0%\)\n")
 
     def test_json_lines(self) -> None:
         """It ends JSON lines by that of the summary."""
@@ -171,7 +171,8 @@ class Terminal:
             stdout=inner,
             stderr=inner,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(inner, termios.TIOCSCTTY, 0),  # so that Ctrl-C is typed and not sent
+            # So that Ctrl-C is typed and not sent.
+            preexec_fn=lambda: fcntl.ioctl(inner, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # it takes no lock
         )
         os.close(inner)
 
@@ -187,7 +188,7 @@ class Terminal:
         """Wait for what a pattern describes."""
         end = time.monotonic() + LIMIT
         while not re.search(pattern, self.received):
-            ready, _, _ = select.select([self._side], [], [], end - time.monotonic())
+            ready, _, _ = select.select([self._side], [], [], max(0.0, end - time.monotonic()))
             if not ready:
                 raise AssertionError(f"{pattern!r} did not come, but {self.received!r}")
             self._read()
@@ -247,7 +248,7 @@ class LiveTests(CommandTestCase):
         """Ctrl-C erases it, and its ^C, and the summary stands alone."""
         server = self.serve()
         with self.terminal(server, "-i", "20ms") as terminal:
-            terminal.read_until(r"[1-9]\d* received.*Ctrl-C ends the run")
+            terminal.read_until(r"(?s)[1-9]\d* received.*Ctrl-C ends the run")
             terminal.type(b"\x03")
             self.assertEqual(terminal.end(), 0)
         screen = screen_of(terminal.received)
@@ -257,10 +258,10 @@ class LiveTests(CommandTestCase):
     def test_widths(self) -> None:
         """No line is longer than the terminal, also after it became narrower."""
         with self.terminal(self.serve(), "-i", "20ms", columns=200) as terminal:
-            terminal.read_until(r"[1-9]\d* received.*Ctrl-C ends")
+            terminal.read_until(r"(?s)[1-9]\d* received.*Ctrl-C ends")
             terminal.resize(40)
             before = len(terminal.received)
-            terminal.read_until(r"(?s)\A.{%d}(.*\x1b\[2K){20}" % before)
+            terminal.read_until(rf"(?s)\A.{{{before}}}(.*\x1b\[2K){{20}}")
             terminal.type(b"\x03")
             self.assertEqual(terminal.end(), 0)
         later = terminal.received[before:]

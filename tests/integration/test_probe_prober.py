@@ -1,4 +1,4 @@
-"""The prober against the real kernel: its reactors and backends, ICMP, firewalls, sizes, and a process that is stopped."""
+"""The prober against the real kernel: its reactors and backends, ICMP, firewalls, sizes, and a stopped process."""
 
 from __future__ import annotations
 
@@ -219,6 +219,7 @@ class Namespaces(ProberPortCase):
     def test_firewall(self) -> None:
         """What a firewall of this machine forbids is not sent, and not lost."""
         peer = self.threaded_echo()
+        self.addCleanup(self.namespace.run, "nft", "flush", "ruleset")
         family = "ip6" if self.family.bits == 128 else "ip"
         self.namespace.run("nft", "add", "table", family, "t")
         self.namespace.run("nft", "add", "chain", family, "t", "c", "{ type filter hook output priority 0; }")

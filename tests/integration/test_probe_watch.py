@@ -1,4 +1,4 @@
-"""``twistd udpprobe`` as a process: against real servers of ours, its metrics over HTTP, whom it tells, what it costs."""
+"""``twistd udpprobe`` as a process: real servers of ours, metrics over HTTP, who is told of changes, what it costs."""
 
 from __future__ import annotations
 
@@ -235,9 +235,7 @@ class TruthTests(SynchronousTestCase):
         effects = ("--effects", "loss=10%,delay=20ms,seed=7", "--effects-to-client", "duplicate=20%")
         with (
             RunningTwistd() as server,
-            RunningTwistd(
-                command=("udpimpair", "--listen", "0", "--to", format_address(server.address)), *effects
-            ) as relay,
+            RunningTwistd(*effects, command=("udpimpair", "-l0", "--to", format_address(server.address))) as relay,
             Directory() as directory,
         ):
             where = format_address(relay.address)

@@ -128,8 +128,8 @@ class OneWayTests(SynchronousTestCase):
         """Neighbours are so by their numbers: one whose answer was overtaken is compared with both of its own."""
         for sequence, there in ((0, 10), (2, 10), (3, 11), (1, 90)):
             self.reply(sequence, sequence + 1, there=there)
-        there = self.one_way.variation_there
-        self.assertEqual((there.count, there.shortest_ns, there.longest_ns), (3, MS, 80 * MS))
+        variation = self.one_way.variation_there
+        self.assertEqual((variation.count, variation.shortest_ns, variation.longest_ns), (3, MS, 80 * MS))
 
     def test_neighbours_are_forgotten(self) -> None:
         """Replies far behind are compared with nothing, and memory does not grow."""

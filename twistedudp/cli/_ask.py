@@ -10,7 +10,7 @@ its ``async with``.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -78,39 +78,55 @@ def run_until_done(
 
     # What Twisted installs is one; its annotation names interfaces that lack crash().
     reactor = cast("ReactorBase", installed)
-    waiting: list[Deferred[_T]] = []
-    outcome: list[_T | Failure] = []
-    cancelled: list[int] = []
+    return _Running(reactor, asking, on_interrupt).result()
 
-    def finish(result: _T | Failure) -> None:
-        outcome.append(result)
-        reactor.crash()
 
-    def begin() -> None:
-        waiting.append(Deferred.fromCoroutine(asking(reactor)))
-        waiting[0].addBoth(finish)
+class _Running(Generic[_T]):
+    """A coroutine on the reactor, and what SIGINT does to it."""
 
-    def cancel() -> None:
-        waiting[0].cancel()
+    def __init__(
+        self,
+        reactor: ReactorBase,
+        asking: Callable[[ReactorBase], Coroutine[Deferred[Any], Any, _T]],
+        on_interrupt: Callable[[], object] | None,
+    ) -> None:
+        self._reactor = reactor
+        self._asking = asking
+        self._on_interrupt = on_interrupt
+        self._waiting: list[Deferred[_T]] = []
+        self._outcome: list[_T | Failure] = []
+        self._cancelled = False
 
-    def interrupt(signum: int, _frame: FrameType | None) -> None:
-        nonlocal on_interrupt
-        first, on_interrupt = on_interrupt, None
+    def result(self) -> _T:
+        """Run the reactor until there is one."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        self._reactor.callWhenRunning(self._begin)
+        self._reactor.run(installSignalHandlers=False)
+        if self._cancelled:
+            raise Interrupted
+        (result,) = self._outcome
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
+
+    def _begin(self) -> None:
+        self._waiting.append(Deferred.fromCoroutine(self._asking(self._reactor)))
+        self._waiting[0].addBoth(self._finish)
+
+    def _finish(self, result: _T | Failure) -> None:
+        self._outcome.append(result)
+        self._reactor.crash()
+
+    def _cancel(self) -> None:
+        self._waiting[0].cancel()
+
+    def _interrupt(self, signum: int, _frame: FrameType | None) -> None:
+        first, self._on_interrupt = self._on_interrupt, None
         if first is not None:
-            reactor.callFromThread(first)
+            self._reactor.callFromThread(first)
             return
         # Once is enough: what follows is short, and another Ctrl-C would only tear it.
         signal.signal(signum, signal.SIG_IGN)
-        cancelled.append(signum)
+        self._cancelled = True
         # Not at once: what is running now, the question's own first steps perhaps, shall come to its end.
-        reactor.callFromThread(cancel)
-
-    signal.signal(signal.SIGINT, interrupt)
-    reactor.callWhenRunning(begin)
-    reactor.run(installSignalHandlers=False)
-    if cancelled:
-        raise Interrupted
-    (result,) = outcome
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
+        self._reactor.callFromThread(self._cancel)

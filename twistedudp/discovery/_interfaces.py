@@ -144,7 +144,7 @@ def reachable(asker: str, service: str, interfaces: Sequence[Interface]) -> bool
         return False
     if is_loopback(bare):
         return True
-    if any(asker in interface.broadcasts for interface in interfaces) or (not wildcard and is_loopback(service)):
+    if any(asker in interface.broadcasts for interface in interfaces):
         return False
     return any(wildcard or _has(interface, service) for interface in interfaces if _attached(asker, interface))
 

@@ -7,7 +7,7 @@ histogram is part of it, so that two runs can be compared later by more than the
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ._figures import Distribution, OneWay
@@ -18,6 +18,11 @@ __all__ = ["PERCENTILES", "SUMMARY_FORMAT", "Summary", "Times"]
 
 SUMMARY_FORMAT: Final = 1
 """The version of the JSON object; it changes when a member changes its meaning, not when one is added."""
+
+_COUNTS: Final = (
+    "sent", "received", "lost", "late", "duplicated", "reordered", "corrupted", "foreign", "unreachable", "not_sent",
+)  # fmt: skip
+"""Counters that a summary takes over from the table as they are."""
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 
@@ -147,12 +152,7 @@ class Summary:
         kernel_times: bool,
     ) -> Summary:
         """Put one together; :meth:`ProbeSeries.summary` does."""
-        split = None
-        if one_way:
-            sent = table.sent if one_way.counted else table.sent_until(one_way.highest)
-            split = one_way.split(sent, table.received + table.late)
-        if split and sum(split) > table.lost:  # what is still open cannot be told from what is lost
-            split = None
+        counts: dict[str, Any] = {name: getattr(table, name) for name in _COUNTS}
         return cls(
             target=names.target,
             address=names.address,
@@ -160,28 +160,14 @@ class Summary:
             size=table.wire.size,
             interval=names.interval,
             duration=_seconds(duration_ns),
-            sent=table.sent,
-            received=table.received,
-            lost=table.lost,
-            late=table.late,
-            duplicated=table.duplicated,
-            reordered=table.reordered,
-            corrupted=table.corrupted,
-            foreign=table.foreign,
-            unreachable=table.unreachable,
-            not_sent=table.not_sent,
+            **counts,
             oddities=dict(sorted(table.oddities.items())),
             rtt=Times.of(rtt),
             jitter=_seconds(jitter_ns) if rtt.count > 1 else None,
             histogram=rtt.encoded() if rtt.count else "",
             schedule_error=Times.of(schedule_error),
             kernel_times=kernel_times,
-            lost_there=split[0] if split else None,
-            lost_back=split[1] if split else None,
-            duplicated_there=one_way.duplicates_there if one_way else None,
-            server_time=Times.of(one_way.server_time) if one_way else Times(),
-            variation_there=Times.of(one_way.variation_there) if one_way else Times(),
-            variation_back=Times.of(one_way.variation_back) if one_way else Times(),
+            **_directions(table, one_way),
         )
 
     def as_json(self) -> dict[str, object]:
@@ -196,3 +182,22 @@ class Summary:
             if field.name == "lost":
                 whole["loss"] = self.loss
         return whole
+
+
+def _directions(table: ProbeTable, one_way: OneWay | None) -> dict[str, Any]:
+    """Return the members of a summary that an rpc server tells of each direction."""
+    if one_way is None:
+        none = dict.fromkeys(("lost_there", "lost_back", "duplicated_there"))
+        return {**none, **dict.fromkeys(("server_time", "variation_there", "variation_back"), Times())}
+    sent = table.sent if one_way.counted else table.sent_until(one_way.highest)
+    there, back = one_way.split(sent, table.received + table.late) or (None, None)
+    if there is not None and back is not None and there + back > table.lost:
+        there = back = None  # what is still open cannot be told from what is lost
+    return {
+        "lost_there": there,
+        "lost_back": back,
+        "duplicated_there": one_way.duplicates_there,
+        "server_time": Times.of(one_way.server_time),
+        "variation_there": Times.of(one_way.variation_there),
+        "variation_back": Times.of(one_way.variation_back),
+    }
