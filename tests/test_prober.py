@@ -358,6 +358,15 @@ class RPCTests(ProberCase):
         self.assertEqual(len(questions), COUNTS_QUESTIONS)
         self.assertLess(self.network.clock.seconds() - questions[0][0], 0.2)
 
+    def test_asked_at_intervals(self) -> None:
+        """What comes in while the counts are awaited, such as copies, does not make the question come again sooner."""
+        self.serve_methods(RPCMethods())
+        self.way(there=dict.fromkeys(range(10, 20), ()), back={9: (0.0, 0.01, 0.02, 0.06)})
+        summary = self.run_to_end(self.prober(10))
+        self.assertEqual((summary.received, summary.duplicated), (10, 3))
+        times = [time for time, _ in self.sent(to=(SERVER, PORT))[10:]]
+        self.assertEqual([round(later - times[0], 3) for later in times], [0.0, 0.05, 0.1])
+
     def test_counts_question_waits_for_the_path(self) -> None:
         """On a slow path the question is given the time that answers take there."""
         for link in self.network.links(self.here, self.there):

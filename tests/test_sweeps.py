@@ -45,6 +45,8 @@ VIRTUAL: Final = 3600.0
 """Virtual seconds that a sweep may take."""
 
 LARGEST: Final = 65507
+HEAD: Final = 44
+"""Bytes of a probe before its padding, whose length the last two are (docs/wire.md)."""
 
 
 class Cutter(Echo):
@@ -120,6 +122,7 @@ class SizeTests(SizeCase):
             found = self.sweep(host)
             self.assertEqual((found.largest, found.path_mtu), (1337 - headers, 1337))
             self.assertEqual((found.limit, found.verified), ("silence", True))
+            self.assertIsNone(found.fragments_pass)  # or the server takes in no more
 
     def test_told(self) -> None:
         """Where ICMP says that it is too large, each such size takes one probe and next to no time."""
@@ -144,6 +147,25 @@ class SizeTests(SizeCase):
         found = self.sweep()
         self.assertEqual((found.largest, found.verified), (1309, True))
         self.assertEqual(found.steps[-2].size, 1310)
+        believed = [step for step in found.steps if step.outcome == "too large there" and step.size <= 1309]
+        self.assertLessEqual(len(believed), 1, "of a liar more than one lie was believed")
+
+    def test_told_lies_with_loss(self) -> None:
+        """So it is where the first two probes of each size are lost: the check listens for more than a moment."""
+        seen: Counter[int] = Counter()
+
+        def forge(datagram: Datagram, _now: float, _rng: random.Random) -> Iterable[Arrival]:
+            size = len(datagram.payload)
+            if size <= 600 or datagram.error is not None:
+                return [Arrival(datagram)]
+            passed = [Arrival(datagram)] if seen[size] >= 2 and size <= 1309 else []
+            seen[size] += 1
+            return [Arrival(packet_too_big(datagram)), *passed]
+
+        self.serve(Echo())
+        self.network.link(self.here, self.there).add(forge)
+        found = self.sweep()
+        self.assertEqual((found.largest, found.verified), (1309, True))
 
     def test_loss(self) -> None:
         """Loss is not taken for a limit: at 30 % each way the result is the same, for many seeds of chance."""
@@ -233,6 +255,21 @@ class ServerTests(SizeCase):
             self.assertEqual((found.largest, found.limit, found.cut_to), (None, "server", size))
             served.stopListening()
             self.advance()
+
+    def test_rewrites(self) -> None:
+        """An answer of another size does not count, though it be a right probe of that size."""
+
+        class Rewriter(Echo):
+            """Shortens the padding, and says so in its length."""
+
+            def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+                """Send back a probe of the smallest size with the same numbers."""
+                length = (SMALLEST_PROBE - HEAD).to_bytes(2, "big")
+                super().datagramReceived(datagram[: HEAD - 2] + length + datagram[HEAD:SMALLEST_PROBE], addr)
+
+        self.serve(Rewriter())
+        found = self.sweep(most=1000)
+        self.assertEqual((found.largest, found.verified), (SMALLEST_PROBE, True))
 
     def test_drops(self) -> None:
         """A server that drops what its buffer does not hold is guessed by the size of that."""

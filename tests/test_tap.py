@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import socket
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -315,6 +316,23 @@ class DiscoverableTests(OptionsTestCase):
         self.assertEqual((peer.name, peer.protocol, peer.host, peer.port), ("kitchen", "echo", HOST, 10000))
         network.run_until(service.stopService())
         self.assertEqual(network.leftovers(), [])
+
+    def test_start_is_light(self) -> None:
+        """Who is not discoverable pays for nothing of it: the start of twistd is timed."""
+        script = "import sys, twistedudp.tap, twistedudp._startup; print(*sys.modules)"
+        path = str(Path(tap.__file__).parent.parent)
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        loaded = set(done.stdout.split())
+        self.assertIn("twistedudp.discovery", loaded)
+        self.assertEqual({name for name in loaded if name.startswith("twistedudp.discovery.")}, set())
+        self.assertEqual(loaded & {"ifaddr", "msgpack", "importlib.metadata._adapters"}, set())
 
     def test_discovery_port_taken_later(self) -> None:
         """Where the discovery port cannot be had at a second start, it is that port that is told of."""

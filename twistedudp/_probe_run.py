@@ -101,7 +101,6 @@ class ProbeRun:
         self.done: Deferred[Summary] = Deferred(lambda _: self.end(_failure(CancelledError())))
         self.ended = False
         self._reactor = reactor
-        self._monotonic_ns = clocks.monotonic_ns
         self._on_event = on_event
         self._sending: Sending | None = None
         self._questions_left = COUNTS_QUESTIONS
@@ -167,7 +166,7 @@ class ProbeRun:
     def _ask(self) -> None:
         """Ask for the server's counts, until they come; end where there is nothing to ask, or nothing to hope for."""
         self._alarm.cancel()
-        question = self.series.counts_question(now_ns=self._monotonic_ns())
+        question = self.series.counts_question(now_ns=self.arrivals.look())
         if question is None or not self._questions_left or self._sending is None:
             self.end(None)
             return
@@ -179,7 +178,7 @@ class ProbeRun:
     def _deadline_near(self, _now: float) -> None:
         """Let the port read what has come in time before anything is given up."""
         self._alarm_set = False
-        self._look(self._monotonic_ns() + _ROUNDING_NS, MOST_LOOKS)
+        self._look(self.arrivals.look() + _ROUNDING_NS, MOST_LOOKS)
 
     def _look(self, now_ns: int, looks: int) -> None:
         self._later(0, self._looked, now_ns, looks - 1, self._cut_short())

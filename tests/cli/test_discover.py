@@ -154,6 +154,10 @@ class DiscoverTests(SynchronousTestCase):
         status, output, _ = self.run_command("--json")
         self.assertEqual((status, len(json.loads(output))), (0, 2))
         self.assertEqual(self.network.clock.seconds(), 1.0)
+        self.interrupt_after = 0.001
+        status, _, errors = self.run_command()
+        self.assertEqual(status, 1)
+        self.assertIn("nobody answered until it was interrupted; servers", errors)
 
     def test_hostile_names(self) -> None:
         """A name that would steer the terminal or look like markup is shown as what it is."""

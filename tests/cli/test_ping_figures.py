@@ -68,7 +68,7 @@ class UnitsTests(SynchronousTestCase):
     @given(st.floats(0, 1))
     def test_any_share(self, share: float) -> None:
         """Whatever the share is, it stays short."""
-        self.assertLessEqual(len(share_text(share)), 7)
+        self.assertLessEqual(len(share_text(share)), 8)
 
     def test_counted(self) -> None:
         """One thing is named otherwise than several."""

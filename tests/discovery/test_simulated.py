@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -10,14 +11,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.discovery.world import ASKER, BROADCAST, a_question, host, served
+from tests.discovery.world import ASKER, BROADCAST, a_question, an_answer, host, served
 from twistedudp import discover, transport
 from twistedudp.discovery import DISCOVERY_PORT, GROUP_IPV4, GROUP_IPV6
 from twistedudp.discovery._discover import Discovery, paths
 from twistedudp.discovery._interfaces import interfaces_of
 from twistedudp.discovery._questions import Asking, attempts
-from twistedudp.discovery._responder import RESCAN_INTERVAL
-from twistedudp.discovery._wire import encode_question
+from twistedudp.discovery._responder import RESCAN_INTERVAL, bind_discovery
+from twistedudp.discovery._wire import encode_answer, encode_question
 from twistedudp.echo import EchoProtocol
 from twistedudp.errors import DatagramTooLarge, LocalError, MethodError
 from twistedudp.impairment import Loss
@@ -434,6 +435,43 @@ class ResponderTests(SimulatedCase):
         self.assertIn("on 127.0.0.1, or on :: for all", str(error))
 
 
+class WithoutIPv6Tests(SimulatedCase):
+    """A system that has no IPv6."""
+
+    def test_bound(self) -> None:
+        """The discovery port is then one of IPv4; any other error is told."""
+        asked: list[tuple[str, bool]] = []
+        number = errno.EAFNOSUPPORT
+
+        def bind(port: int, interface: str, *, reuse_port: bool) -> str:
+            asked.append((interface, reuse_port))
+            if interface == "::":
+                raise CannotListenError(interface, port, OSError(number, "no"))  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+            return "bound"
+
+        self.patch(transport, "bind", bind)
+        self.assertEqual(bind_discovery(7777), "bound")
+        self.assertEqual(asked, [("::", True), ("", True)])
+        number = errno.EADDRINUSE
+        self.assertRaises(CannotListenError, bind_discovery, 7777)
+        self.assertEqual(len(asked), 3)
+
+    def test_asked(self) -> None:
+        """Ports that ask are then those of IPv4, where that is all that is asked over."""
+        service = served(host(self.network, HOST), "kitchen")
+        usual: Any = transport.listen
+
+        def listen(reactor: Any, port: int, protocol: Any, interface: str, *rest: Any, **options: Any) -> Any:
+            if interface == "::":
+                raise CannotListenError("::", port, OSError(errno.EAFNOSUPPORT, "no"))  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+            return usual(reactor, port, protocol, interface, *rest, **options)
+
+        self.patch(transport, "listen", listen)
+        self.assertEqual(self.names(ipv6=False, wait=1), ["kitchen"])
+        self.failureResultOf(discover(self.asker), CannotListenError)
+        self.stop(service)
+
+
 class AskerTests(SimulatedCase):
     """The asker's side."""
 
@@ -452,6 +490,18 @@ class AskerTests(SimulatedCase):
         self.assertEqual(asking.stats.rejected["malformed"], 8)
         self.network.run_until(sending.stopListening())  # type: ignore[arg-type]  # it listens
         self.stop(service)
+
+    def test_arrival(self) -> None:
+        """What an answer waited in the kernel does not count; a clock that was set meanwhile does no harm."""
+        self.network.advance(100)
+        for arrived, rtt in ((99.9, 0.15), (None, 0.25), (95.0, 0.25), (100.5, 0.25)):
+            asking = Asking(7, b"question", attempts(1, 1))
+            discovery = Discovery(self.asker, asking, 1.0, DISCOVERY_PORT)
+            asking.question(0, now=99.5)
+            stamp = None if arrived is None else round(arrived * 1e9)
+            discovery.answer_received_untrusted(encode_answer(an_answer()), (HOST, 7), "net0", stamp)
+            ((peer, _),) = asking.answers()
+            self.assertAlmostEqual(peer.rtt, rtt)
 
     def test_interface_that_is_gone(self) -> None:
         """An interface that goes while it is asked on costs its own questions only."""

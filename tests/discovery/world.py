@@ -21,11 +21,6 @@ QUESTION_ID = b"question"
 def host(network: SimulatedNetwork, *addresses: str) -> Any:
     """Add a host and return its reactor; everybody is attached to its network."""
     reactor: Any = network.reactor(*addresses)
-    loopback = ("lo", 1, (("127.0.0.1", 8), ("::1", 128)), ())
-    reactor.network_interfaces = lambda: [
-        loopback,
-        ("net0", 2, tuple((address, 0) for address in reactor.addresses), (BROADCAST,)),
-    ]
     return reactor
 
 

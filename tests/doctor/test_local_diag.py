@@ -44,6 +44,11 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(([second], False), parse_diag(IPV6))
         self.assertEqual(([first, second], True), parse_diag(IPV4 + IPV6 + DONE))
 
+    def test_padding(self) -> None:
+        """A message of odd length is followed by padding."""
+        odd = (len(IPV4) + 1).to_bytes(4, sys.byteorder) + IPV4[4:] + bytes(4)
+        self.assertEqual([15380236, 15380235], [told.inode for told in parse_diag(odd + IPV6)[0]])
+
     def test_interface(self) -> None:
         """A socket that is bound to a network interface."""
         bound = bytearray(IPV6)

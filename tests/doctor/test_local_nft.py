@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from hypothesis import given, settings
@@ -202,6 +203,7 @@ class MatchTests(SynchronousTestCase):
         self.assertIs(YES, self.matches(match(field("ip6", "daddr"), "2001:db8::1"), datagram=TO_ONE6))
         self.assertIs(NO, self.matches(match(field("ip", "daddr"), "192.0.2.1"), datagram=TO_ONE6))
         self.assertIs(NO, self.matches(match(field("ip6", "daddr"), "192.0.2.1"), datagram=TO_ONE6))
+        self.assertIs(NO, self.matches(match(field("ip6", "saddr"), "192.0.2.1"), datagram=TO_ONE6))
 
     def test_kinds_of_address(self) -> None:
         """It is sent to this machine alone."""
@@ -421,6 +423,9 @@ class AnyJSONTests(SynchronousTestCase):
                 parse_ruleset(text, DATAGRAM)
             with self.assertRaises(ValueError):
                 extended_tables(text)
+        # About as deep as Python's own recursion goes, which what reads and what writes JSON reach at different depths.
+        for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10):
+            self.follow(ruleset("deep", DROP).replace('"deep"', "[" * depth + "]" * depth))
         deep: Any = 10000
         for _ in range(300):
             deep = {"set": [deep]}

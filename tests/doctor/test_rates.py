@@ -69,7 +69,7 @@ class RatesTests(SynchronousTestCase):
         rates = Rates(paced(600, 540, burst=100, first=40), paced(200, 200), paced(750, 750, rate=500.0))
         [finding] = judge_rates(PEER, rates)
         self.assertEqual(finding.code, "UDP-RATE-LIMITED")
-        self.assertIn("of 100 at once the first 40 pass", finding.says)
+        self.assertIn("100 come at once and the first 40 pass; 500 per second pass when", finding.says)
 
     def test_buffer(self) -> None:
         """Answers that the own kernel dropped are told beside what the path itself loses."""

@@ -8,6 +8,7 @@ one of some 18,000 runs.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from bisect import bisect_right
@@ -18,6 +19,7 @@ from twisted.trial.unittest import SkipTest
 from tests.integration.bridge import Bridge, Capture, Servers, forward_group
 from tests.integration.netns import NetworkNamespace, missing_for_namespaces
 from tests.integration.sockets import PATIENCE, RealTestCase, address_of, plain_socket
+from tests.integration.twistd import Directory, run_twistd
 from twistedudp import UDPServerService, discover
 from twistedudp._msgpack import encode_response
 from twistedudp.discovery import DISCOVERY_PORT, GROUP_IPV4, GROUP_IPV6
@@ -274,4 +276,20 @@ class LoopbackTests(RealTestCase):
         self.assertEqual(
             [(peer.name, (peer.host, peer.port), peer.interface, peer.protocol) for peer, _ in answers],
             [(name, server.address, "lo", "echo") for name, server in zip(("one", "two"), servers, strict=True)],
+        )
+
+    def test_port_taken(self) -> None:
+        """A discovery port that another program has is told in one line, with that program, before twistd starts."""
+        taken = self.plain("0.0.0.0")  # noqa: S104  # nobody sends there
+        with Directory() as directory:
+            done = run_twistd(
+                *("-n", "--pidfile=", "udpecho", "--port", "0", "--discoverable", "one"),
+                *("--discovery-port", str(address_of(taken)[1])),
+                directory=directory.path,
+            )
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(
+            done.stderr,
+            r"\Atwistd udpecho: UDP port \d+, on which --discoverable hears questions, is in use by [^\n]*"
+            rf"{os.getpid()}[^\n]*choose another --discovery-port[^\n]*\n\Z",
         )

@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from tests.cli.pings import screen_of
 from tests.integration.test_cli import CALCULATOR, LIMIT, UDPECHO, CommandTestCase
 from tests.integration.twistd import environment
+from twistedudp.address import format_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,9 +79,12 @@ class PingTests(CommandTestCase):
 
     def test_nobody(self) -> None:
         """A port where nobody listens, and a name that nobody has, are one line each and exit status 1."""
-        done = self.udpecho("ping", "127.0.0.1:9", "-c", "2", "-i", "10ms", "--timeout", "0.1")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            address = format_address(free.getsockname())
+        done = self.udpecho("ping", address, "-c", "2", "-i", "10ms", "--timeout", "0.1")
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, rb"\Audpecho: nobody listens at 127\.0\.0\.1:9: [^\n]+\n\Z")
+        self.assertRegex(done.stderr.decode(), rf"\Audpecho: nobody listens at {address}: [^\n]+\n\Z")
         self.assertIn(b"2 sent, 0 received, 2 lost (100%)", done.stdout)
         self.assertIn("'%' does not resolve", self.failure(1, "ping", "%"))
 
@@ -232,17 +237,17 @@ class LiveTests(CommandTestCase):
         self.assertRegex(shown, r" \d+%  \d\.\d s left")
         screen = screen_of(shown)
         self.assertEqual(screen[0], f"--- {server} ---")
-        self.assertNotIn("left", "".join(screen))
+        self.assertNotIn(" s left", "".join(screen))
         self.assertNotIn("seq=", shown)
         self.assertGreater(shown.rfind("\x1b[?25h"), shown.rfind("\x1b[?25l"))
 
     def test_rate(self) -> None:
         """It is drawn at most ten times a second, whatever the rate of the probes."""
         for options, most in ((("-i", "20ms"), 10), (("-i", "1ms"), 4)):
-            with self.terminal(self.serve(), *options, "-w", "1.5") as terminal:
+            with self.terminal(self.serve(), *options, "-w", "1") as terminal:
                 self.assertEqual(terminal.end(), 0)
             drawn = terminal.received.count(" sent, ") - 1
-            self.assertTrue(4 <= drawn <= most * 2 + 3, (options, drawn))
+            self.assertTrue(2 <= drawn <= most + 6, (options, drawn))
 
     def test_interrupt(self) -> None:
         """Ctrl-C erases it, and its ^C, and the summary stands alone."""

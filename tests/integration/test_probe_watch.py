@@ -28,6 +28,7 @@ from tests.integration.twistd import (
     run_twistd,
 )
 from twistedudp.address import format_address
+from twistedudp.watch._metrics_port import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -206,6 +207,25 @@ class LifeTests(SynchronousTestCase):
                 finished.stderr, rf"\Atwistd udpprobe: --metrics: TCP port 127\.0\.0\.1:{number} is in use .*\n\Z"
             )
             self.assertEqual(list(directory.path.iterdir()), [])
+
+    def test_connections(self) -> None:
+        """Only so many connections to the metrics are open at once; those that are left open delay no end."""
+        with RunningTwistd() as server, probing("--target", f"web={format_address(server.address)}") as probe:
+            url = Scrape(probe).url
+            where = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+            open_ones = [socket.create_connection(where, timeout=PATIENCE) for _ in range(MAX_CONNECTIONS + 1)]
+            try:
+                self.assertEqual(open_ones[-1].recv(1), b"")  # closed at once
+                open_ones[0].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                self.assertEqual(open_ones[0].recv(12), b"HTTP/1.1 200")
+                begun = time.monotonic()
+                self.assertEqual(probe.stop(), -signal.SIGTERM)
+                self.assertLess(time.monotonic() - begun, 5.0)
+                self.assertNotIn("Traceback", probe.output)
+            finally:
+                for one in open_ones:
+                    one.close()
+            socket.create_server(where).close()
 
     def test_daemon(self) -> None:
         """In the background: it probes, SIGHUP reloads a file given by a relative path, SIGTERM leaves no pid file."""

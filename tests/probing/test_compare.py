@@ -17,7 +17,10 @@ from twistedudp.probing._compare import (
     JITTER_SETTLES,
     MEASURES,
     _binomial,
+    _neighbours,
+    _order_statistics,
     _ranks,
+    _smoothed,
     _student,
     _wilson,
     compare_runs,
@@ -207,6 +210,42 @@ class FigureTests(SynchronousTestCase):
         for freedom, value in ((5, 2.571), (10, 2.228), (30, 2.042), (1e6, 1.960)):
             self.assertAlmostEqual(_student(0.975, freedom), value, 2)
 
+    def test_neighbours(self) -> None:
+        """Moments of the distance of two round trips, and of two distances with one in common, by trying all."""
+        times = [3_000_000, 3_000_000, 5_000_000, 9_000_000, 1_000_000]
+        mean, variance, covariance = _neighbours(run_of(times))
+        distances = [[abs(one - other) / 1e9 for one in times] for other in times]
+        every = [distance for row in distances for distance in row]
+        expected = sum(every) / len(every)
+        self.assertAlmostEqual(mean / expected, 1, 3)
+        self.assertAlmostEqual(variance / (sum(one**2 for one in every) / len(every) - expected**2), 1, 2)
+        shared = [one * other for row in distances for one in row for other in row]
+        self.assertAlmostEqual(covariance / (sum(shared) / len(shared) - expected**2), 1, 2)
+
+    def test_jitter_varies(self) -> None:
+        """The jitter varies from run to run as much as its interval supposes."""
+        rng = seeded(11)
+        runs = [run_of(draw(rng, 120, rtt=lambda rng: 0.01 + rng.expovariate(100))) for _ in range(1200)]
+        jitters = [run.jitter or 0.0 for run in runs]
+        mean = sum(jitters) / len(jitters)
+        variance = sum((jitter - mean) ** 2 for jitter in jitters) / len(jitters)
+        z = 1.96
+        intervals = [_smoothed(run, mean, 0.05) for run in runs]
+        supposed = sum((math.log(high / low) / 2 / z * mean) ** 2 for low, _, high in intervals) / len(runs)
+        self.assertTrue(0.85 < supposed / variance < 1.15, supposed / variance)
+
+    def test_order_statistics(self) -> None:
+        """The ends are those of the histogram's buckets in which the ranks fall."""
+        times = [1_000_000 * number for number in range(1, 1001)]
+        run = run_of(times)
+        ranks = _ranks(1000, 0.5, 0.05)
+        assert ranks is not None
+        low, _, high = _order_statistics(run, 0.5, 0.05) or (0.0, 0.0, 0.0)
+        low_bucket, high_bucket = run.buckets[ranks[0] - 1], run.buckets[ranks[1] - 1]
+        self.assertEqual((low_bucket.answers, high_bucket.answers), (1, 1))
+        self.assertAlmostEqual(low, low_bucket.low, 8)
+        self.assertAlmostEqual(high, high_bucket.high, 8)
+
     def test_ranks(self) -> None:
         """The ranks are those of which the binomial distribution says so, and no nearer ones."""
         for count, share in ((10, 0.5), (100, 0.5), (100, 0.9), (1000, 0.99), (5000, 0.5)):
@@ -284,6 +323,12 @@ class EdgeTests(SynchronousTestCase):
         self.assertIn("p50", compared.having("negligible"))
         self.assertIn("p50", compare_runs(b, a, margin=0.1).having("negligible"))
         self.assertIn("p50", compare_runs(a, b, margin=0.01).having("worse"))
+        # A margin within the interval: the difference may be less, or more.
+        one = measured(compare_runs(a, b), "p50")
+        assert one.low is not None
+        assert one.high is not None
+        assert one.a is not None
+        self.assertIn("p50", compare_runs(a, b, margin=(one.low + one.high) / 2 / one.a).having("negligible"))
 
     def test_notes(self) -> None:
         """What else differs between the runs is named."""

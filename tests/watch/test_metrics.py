@@ -145,6 +145,12 @@ class MetricsTests(WatcherTestCase):
         names = [sample.labels["target"] for sample in families["udpprobe_up"].samples]
         self.assertEqual(names, ["web", NASTY, "lost"])
 
+    def test_unknown(self) -> None:
+        """A target that has not answered yet is not up, and its state says so."""
+        self.watcher.set_targets({"new": Target("new", SERVER, PORT + 2, Settings(interval=3600.0))})
+        self.assertEqual(self.value("udpprobe_up", target="new"), 0)
+        self.assertEqual(self.value("udpprobe_state", target="new", state="unknown"), 1)
+
     def test_oddities(self) -> None:
         """What was odd has a kind."""
         self.watcher.targets["web"].table.oddities["not_a_probe"] += 3

@@ -376,6 +376,43 @@ class WhoseTests(WatcherTestCase):
         self.assertEqual((watched.table.unreachable, watched.table.oddities), (0, {"forged_icmp_error": 1}))
 
 
+class ArrivalTests(WatcherTestCase):
+    """When answers arrived: what the kernel says counts, not when they are read."""
+
+    def probe(self, watched: Watched) -> bytes:
+        """Send a probe to a server that keeps silent, and return it."""
+        sent = watched.sent
+        while watched.sent == sent:
+            self.advance(TICK)
+        return self.sent(to=(SERVER, PORT))[-1][1]
+
+    def test_kernel_time(self) -> None:
+        """Answers read together, long after they came, have their own round trips each."""
+        self.serve(Deaf())
+        watched = self.watch((SERVER, PORT), settings=Settings(interval=2.0, jitter=0.0, timeout=2.0))[0]
+        probe = self.probe(watched)
+        sent_ns = int.from_bytes(probe[33:41], "big")
+        self.advance(0.5)
+        peer = (SERVER, PORT)
+        self.watcher.replies_received_untrusted(
+            [(b"noise", peer), (probe, peer)], [sent_ns + 1_000_000, sent_ns + 30_000_000]
+        )
+        self.assertEqual((watched.table.received, watched.rtt_sum_ns), (1, 30_000_000))
+
+    def test_without(self) -> None:
+        """Where the kernel says nothing, or what cannot be, it is the time of reading."""
+        self.serve(Deaf())
+        watched = self.watch((SERVER, PORT), settings=Settings(interval=2.0, jitter=0.0, timeout=2.0))[0]
+        for times in ((), (1,), (2**62,)):
+            before = watched.rtt_sum_ns
+            probe = self.probe(watched)
+            sent_ns = int.from_bytes(probe[33:41], "big")
+            self.advance(0.25)
+            self.watcher.replies_received_untrusted([(probe, (SERVER, PORT))], times)
+            now_ns = round(self.here.seconds() * 1e9)
+            self.assertEqual(watched.rtt_sum_ns - before, now_ns - sent_ns)
+
+
 class NameTests(WatcherTestCase):
     """Targets with names."""
 
@@ -433,6 +470,13 @@ class NameTests(WatcherTestCase):
         self.assertEqual((watched.address, watched.health.state), (("192.0.2.9", PORT), "up"))
         self.assertEqual(watched.table.received + 1, max(watched.sent, watched.table.received + 1))
         self.assertEqual(self.told(), [("t0", "up", "answers")])
+
+    def test_looked_up_often(self) -> None:
+        """However often its name is looked up, a target is probed once in each interval."""
+        self.serve(Echo())
+        (watched,) = self.watch(("server.example", PORT))
+        self.advance(6 * AGAIN_AFTER)
+        self.assertIn(watched.sent - round(6 * AGAIN_AFTER), range(-2, 3))
 
     def test_stays(self) -> None:
         """Of several addresses the one in use is kept as long as it is among them."""

@@ -97,7 +97,6 @@ def _ask(options: dict[str, Any], params: list[object], display: _Display) -> li
     from twisted.internet.defer import CancelledError  # noqa: PLC0415  # Twisted: only where something is asked
     from twisted.internet.task import LoopingCall  # noqa: PLC0415  # likewise
 
-    from ..discovery import discover  # noqa: PLC0415  # likewise
     from ._ask import run_until_done  # noqa: PLC0415  # likewise
 
     came: list[DiscoveryAnswer] = []
@@ -108,20 +107,7 @@ def _ask(options: dict[str, Any], params: list[object], display: _Display) -> li
         display.answered(came)
 
     async def ask(reactor: ReactorBase) -> list[DiscoveryAnswer]:
-        asking.append(
-            discover(
-                reactor,
-                wait=options["wait"],
-                rounds=options["rounds"],
-                method=options["method"],
-                params=params,
-                port=options["port"],
-                interfaces=options["interfaces"] or None,
-                ipv4=not options["ipv6"],
-                ipv6=not options["ipv4"],
-                on_answer=answered,
-            )
-        )
+        asking.append(_asked(reactor, options, params, answered))
         clock = LoopingCall(display.time_passed, came) if display.time_passed else None
         if clock is not None:
             clock.clock = reactor
@@ -135,9 +121,32 @@ def _ask(options: dict[str, Any], params: list[object], display: _Display) -> li
                 clock.stop()
 
     def interrupted() -> None:
+        options["wait"] = None
         asking[0].cancel()
 
     return run_until_done(ask, on_interrupt=interrupted)
+
+
+def _asked(
+    reactor: ReactorBase,
+    options: dict[str, Any],
+    params: list[object],
+    on_answer: Callable[[DiscoveryAnswer], object],
+) -> Deferred[list[DiscoveryAnswer]]:
+    from ..discovery import discover  # noqa: PLC0415  # Twisted: only where something is asked
+
+    return discover(
+        reactor,
+        wait=options["wait"],
+        rounds=options["rounds"],
+        method=options["method"],
+        params=params,
+        port=options["port"],
+        interfaces=options["interfaces"] or None,
+        ipv4=not options["ipv6"],
+        ipv6=not options["ipv4"],
+        on_answer=on_answer,
+    )
 
 
 @contextlib.contextmanager
@@ -166,12 +175,15 @@ def _table_shown(console: Console, wait: float, *, with_result: bool) -> Iterato
     def show(came: Sequence[DiscoveryAnswer]) -> None:
         answers[:] = sorted(came, key=lambda answer: answer.peer.name)
         left = max(0.0, ends - time.monotonic())
-        table = [_table(answers, with_result=with_result)] if answers else []
-        live.update(Group(*table, Text(f"{len(answers)} found, {left:.1f} s left", "dim")), refresh=True)
+        table = _table(answers, with_result=with_result)
+        live.update(
+            Group(*([table] if answers else []), Text(f"{len(answers)} found, {left:.1f} s left", "dim")), refresh=True
+        )
 
     # Without a thread of its own: the reactor's one does.
     with Live(console=console, auto_refresh=False, transient=True) as live:
         console.show_cursor(True)  # a program that is killed could not show it again
+        show(())  # what is slow at its first time is so before anybody is asked
         yield _Display(show, show)
     if answers:
         console.print(_table(answers, with_result=with_result))
@@ -219,8 +231,9 @@ def _as_json(answer: DiscoveryAnswer, *, with_result: bool) -> dict[str, object]
 def _nobody(options: dict[str, Any]) -> str:
     where = f" on {', '.join(options['interfaces'])}" if options["interfaces"] else ""
     has = " and have this method" if options["method"] is not None else ""
+    within = "until it was interrupted" if options["wait"] is None else f"within {shown_seconds(options['wait'])}"
     return (
-        f"nobody answered within {shown_seconds(options['wait'])}{where}; servers answer if they were started with "
+        f"nobody answered {within}{where}; servers answer if they were started with "
         f"--discoverable NAME{has}, no router is between, and no firewall drops UDP port {options['port']} there or "
         "the answers here"
     )

@@ -62,15 +62,15 @@ def _schedule_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--size", metavar="BYTES", type=probe_size, default=64, show_default=True,
                      help="Payload of each probe."),
-        click.option("--timeout", metavar="TIME", type=_time("--timeout"), default=2.0, show_default="2s",
-                     help="After which an answer is late, and its probe lost."),
+        click.option("--timeout", metavar="TIME", type=_time("--timeout"), default=2.0,
+                     help="After which an answer is late and its probe lost: 2s if left out."),
         click.option("--flood", metavar="RATE", type=rate, help="Send so many a second instead, such as 5000 or 10k."),
         click.option("-w", "--duration", metavar="TIME", type=_time("--duration"),
                      help="Send for so long, at most."),
         click.option("-c", "--count", metavar="NUMBER", type=probe_count,
                      help="Send so many. Without -c and -w, until Ctrl-C."),
-        click.option("-i", "--interval", metavar="TIME", type=interval, show_default="200ms",
-                     help="Send one so often; at least 1ms."),
+        click.option("-i", "--interval", metavar="TIME", type=interval,
+                     help="Send one so often: 200ms if left out, 1ms at least."),
     ):  # fmt: skip
         command = option(command)
     return command

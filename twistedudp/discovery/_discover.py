@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError, MulticastJoinError
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Discovery", "discover"]
 
-_ANSWER_LIMIT = MAX_ANSWER_SIZE
-_IP_TTL = 1
+_IP_TTL: Final = 1
+_LONGEST_TURN: Final = 1.0
+"""Seconds for which an answer may have waited in the kernel; a clock that was set makes it look like more, or less."""
 
 
 def discover(
@@ -189,9 +190,14 @@ class Discovery:
         self._go_on(self._began)
         return result
 
-    def answer_received_untrusted(self, datagram: bytes, peer: Address, interface: str) -> None:
-        """Take what came to one of the ports."""
-        answer = self.asking.answer_received_untrusted(datagram, peer, interface=interface, now=self._clock())
+    def answer_received_untrusted(
+        self, datagram: bytes, peer: Address, interface: str, arrived_ns: int | None = None
+    ) -> None:
+        """Take what came to one of the ports, when by the kernel's clock if that is known."""
+        waited = 0.0 if arrived_ns is None else self._reactor.seconds() - arrived_ns / 1e9  # both are wall clocks
+        if not 0 <= waited < _LONGEST_TURN:
+            waited = 0.0
+        answer = self.asking.answer_received_untrusted(datagram, peer, interface=interface, now=self._clock() - waited)
         if answer is None or self._result is None or self._on_answer is None:
             return
         try:
@@ -259,7 +265,7 @@ class Discovery:
 
 
 def _listen_on(interface: str, reactor: Any, receiver: DatagramProtocol) -> IListeningPort:
-    return transport.listen(reactor, 0, receiver, interface, _ANSWER_LIMIT, return_path=False)
+    return transport.listen(reactor, 0, receiver, interface, MAX_ANSWER_SIZE, return_path=False, timestamps=True)
 
 
 def _no_such_interface(failure: Failure) -> None:
@@ -271,6 +277,7 @@ class _AnswerReceiver(DatagramProtocol):
     """The protocol of the port that asks on one interface."""
 
     noisy = False
+    transport: Any  # a port of ours, or of the simulated network
 
     def __init__(self, discovery: Discovery, interface: str) -> None:
         self._discovery = discovery
@@ -278,4 +285,5 @@ class _AnswerReceiver(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Hand an answer on."""
-        self._discovery.answer_received_untrusted(datagram, addr, self._interface)
+        times: Sequence[int] = self.transport.arrival_times
+        self._discovery.answer_received_untrusted(datagram, addr, self._interface, times[0] if times else None)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["extended_tables", "parse_ruleset", "rule_texts"]
 
+_TOO_DEEP: Final = "nft printed values inside of values without an end"
+
 DEEPEST_VALUE: Final = 8
 """Sets inside of sets that are looked into; nft nests two."""
 
@@ -97,7 +99,7 @@ def parse_ruleset(
     try:
         return _read(_entries(text), datagram, texts or {}, without)
     except RecursionError as error:
-        raise ValueError("nft printed values inside of values without an end") from error
+        raise ValueError(_TOO_DEEP) from error
 
 
 def _read(
@@ -129,9 +131,13 @@ def extended_tables(text: str) -> set[str]:
     Raises:
         ValueError: It is no JSON, or not of nft's shape.
     """
-    return {
-        _name(body, "family", "table") for kind, body in _entries(text) if kind == "rule" and '"xt"' in json.dumps(body)
-    }
+    entries = _entries(text)
+    try:
+        return {
+            _name(body, "family", "table") for kind, body in entries if kind == "rule" and '"xt"' in json.dumps(body)
+        }
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
 
 
 def rule_texts(listing: str) -> dict[tuple[str, str, int], str]:

@@ -226,12 +226,15 @@ def _limited(peer: Address, rates: Rates, evidence: tuple[str, ...]) -> Finding:
     steady, slow = rates.steady, rates.slow
     where = f"{format_address(peer)} and back"
     if steady is None or slow is None or differ(steady, slow) <= _SURE:
+        fast = rates.fast
+        burst = f", of which {fast.burst} come at once and the first {fast.first} pass" if fast.burst else ""
         return Finding(
             "UDP-RATE-LIMITED",
-            f"bursts to {where} lose datagrams: of {rates.fast.burst} at once the first {rates.fast.first} pass; "
-            f"{STEADY:,.0f} per second pass when they come evenly",
+            f"datagrams to {where} are lost at {fast.rate:,.0f} per second{burst}; {STEADY:,.0f} per second pass when "
+            "they come evenly",
             evidence,
-            "a short queue on the way, or the server's receive buffer; send evenly, not in bursts",
+            "a short queue on the way, the server's receive buffer, or a server that does no more; send evenly, not in "
+            "bursts, and stay below the rate that passes",
         )
     return Finding(
         "UDP-RATE-LIMITED",

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorT
 from zope.interface import implementer
 
 from ..errors import LocalError
+from ._host import BROADCAST
 from ._port import SimulatedPort
 from ._resolver import SimulatedResolver
 
@@ -67,6 +68,16 @@ class SimulatedReactor:
     def addresses(self) -> tuple[str, ...]:
         """The host's addresses, beside loopback."""
         return self.host.addresses
+
+    def network_interfaces(self) -> list[tuple[str, int, tuple[tuple[str, int], ...], tuple[str, ...]]]:
+        """Return the host's network interfaces, as :func:`twistedudp.discover` asks for them.
+
+        Returns:
+            For each its name, its number, its addresses with their prefix lengths, and its broadcast addresses.
+            All hosts are neighbours on one network.
+        """
+        addresses = tuple((address, 0) for address in self.addresses)
+        return [("lo", 1, (("127.0.0.1", 8), ("::1", 128)), ()), ("net0", 2, addresses, (BROADCAST,))]
 
     @property
     def silent(self) -> bool:
