@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,9 @@ class OptionTests(OptionsTestCase):
 
     def test_file(self) -> None:
         """A file's errors name it by its whole path, for a daemon's directory is another."""
-        path = Path(self.mktemp())
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = Path(os.path.relpath(directory.name)) / "targets.toml"
         path.write_text("[targets]\nweb = 7\n", encoding="utf-8")
         self.assertTrue(
             self.refused("--targets", str(path)).startswith(f"{path.absolute()}: targets.web: 7 is neither")

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,9 @@ class CompareCase(ProgramTestCase):
     def setUp(self) -> None:
         """Make the directory."""
         super().setUp()
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        made = tempfile.TemporaryDirectory(prefix="twistedudp-test-")
+        self.addCleanup(made.cleanup)
+        self.folder = Path(made.name)
 
     def file(self, name: str, content: object) -> str:
         """Write a file, JSON unless it is a text, and return its path."""
@@ -173,7 +175,9 @@ class TableTests(OutputTestCase):
 
     def written(self, *names: str) -> list[str]:
         """Compare runs under these names and return the lines printed."""
-        folder = Path(self.mktemp())
+        made = tempfile.TemporaryDirectory(prefix="twistedudp-test-")
+        self.addCleanup(made.cleanup)
+        folder = Path(made.name)
         paths = []
         for number, name in enumerate(names):
             path = folder / str(number) / name

@@ -123,6 +123,15 @@ class TextTests(Displayed):
         clock.advance(1000.0)
         self.assertIn("1 lost (5%)", self.lines(shown)[2])
 
+    def test_refused(self) -> None:
+        """What the network says against it is a line of its own, without what could steer the terminal."""
+        series = series_of([None])
+        series.table.unreachable = 3
+        shown = self.display(series)
+        shown.happened(ProbeEvent("unreachable", 0, detail="Connection refused\x1b"))
+        self.assertEqual(self.lines(shown)[3], r"3 ICMP errors: Connection refused\u001b")
+        self.assertEqual(len(self.lines(shown)), 5)
+
     def test_short_intervals(self) -> None:
         """Where probes leave faster than columns can be told apart, a column is several, and losses have a row."""
         shown = self.display(series_of([MS] * 30), interval=0.01)

@@ -206,6 +206,8 @@ class NothingCameTests(SynchronousTestCase):
         """A run that was ended before an answer could have come blames nobody."""
         self.assertIn("ended while its probes waited", self.reason(sent=0, lost=0, oddities={"unanswered_at_stop": 1}))
         self.assertIn("ended before its first probe", self.reason(sent=0, lost=0))
+        refused = self.reason(Observed("Connection refused"), sent=0, lost=0, oddities={"unanswered_at_stop": 1})
+        self.assertIn("nobody listens", refused)
 
 
 class RemarksTests(SynchronousTestCase):

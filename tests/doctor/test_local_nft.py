@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 from hypothesis import given, settings
@@ -423,10 +422,8 @@ class AnyJSONTests(SynchronousTestCase):
                 parse_ruleset(text, DATAGRAM)
             with self.assertRaises(ValueError):
                 extended_tables(text)
-        # About as deep as Python's own recursion goes, which what reads and what writes JSON reach at different depths.
-        for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10):
-            self.follow(ruleset("deep", DROP).replace('"deep"', "[" * depth + "]" * depth))
         deep: Any = 10000
         for _ in range(300):
             deep = {"set": [deep]}
-        self.follow(ruleset(match(DPORT, deep), DROP))
+        (hit,) = passage(parse_ruleset(ruleset(match(DPORT, deep), DROP), DATAGRAM))
+        self.assertFalse(hit.certain)

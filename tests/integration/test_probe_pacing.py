@@ -207,7 +207,8 @@ class TimerTests(SynchronousTestCase):
             ticker.at(start)
             self.assertTrue(ports.run_until(lambda: len(late) == 100))
             self.assertGreaterEqual(min(late), 0)
-            self.assertLess(sorted(late)[50], 5 * MS)  # a busy machine; the exact figures are those of PacingTests
+            # On a busy machine some are late, but lateness that added up would be in the last ones, all of them.
+            self.assertLess(min(late[-30:]), MS)
 
         self.on_each(check)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -181,13 +182,19 @@ class FileTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIn(expected, self.refused(text))
 
+    def path(self) -> Path:
+        """Return where a file may be until the end of the test."""
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        return Path(directory.name) / "targets.toml"
+
     def test_too_deep(self) -> None:
         """A text that nests without end is refused, not followed."""
         self.assertTrue(self.refused("targets = " + "[" * 100000))
 
     def test_file(self) -> None:
         """What is wrong with the file itself is told with its path."""
-        path = Path(self.mktemp())
+        path = self.path()
         error = self.assertRaises(SettingError, read_targets, path, Settings())
         self.assertEqual(str(error), f"{path}: No such file or directory; name a file that this user can read")
         path.write_bytes(b"[targets]\n# \xff\n")
@@ -204,7 +211,7 @@ class FileTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """Options and a file together; each name once; not none and not too many."""
-        path = Path(self.mktemp())
+        path = self.path()
         path.write_text(RIGHT, encoding="utf-8")
         self.assertEqual(
             list(all_targets(["a=b", "c=d"], path, Settings())), ["a", "c", "web", "the name server", "six"]

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Any, Final
 
+from ._output import one_line
 from ._ping_recent import RecentProbes, RunningPercentiles
-from ._ping_units import ASCII_BARS, BARS, CROSS, interval_text, share_text, time_text
+from ._ping_units import ASCII_BARS, BARS, CROSS, counted, interval_text, share_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,7 @@ class LiveDisplay:
         self._percentiles = RunningPercentiles()
         self._screen: _Screen | None = None
         self._started = 0.0
+        self._unreachable = ""
         self._loop: Any = None
 
     def start(self, reactor: Any, failed: Callable[[Exception], None]) -> None:
@@ -114,6 +116,8 @@ class LiveDisplay:
         self._recent.happened(event)
         if event.kind == "reply":
             self._percentiles.add(event.rtt_ns)
+        elif event.kind == "unreachable":
+            self._unreachable = one_line(event.detail)
 
     def refresh(self) -> None:
         """Draw it as it stands."""
@@ -159,6 +163,8 @@ class LiveDisplay:
             label = f"lost of each {recent.per_column:,}"
             yield [(f"{label:<{label_width}}", ""), (_lost_row(columns, self._bars), "bold red")]
         yield self._figures()
+        if self._unreachable:
+            yield [(f"{counted(self._series.table.unreachable, 'ICMP error')}: {self._unreachable}", "yellow")]
         yield self._progress(width)
 
     def _figures(self) -> list[tuple[str, str]]:

@@ -103,7 +103,7 @@ def exceeded(summary: Summary, limits: Limits) -> str:
 def nothing_came(summary: Summary, observed: Observed) -> str:
     """Return why nothing may have come back, and what to do next, as one line."""
     where = _where(summary)
-    return _no_sending(summary, observed, where) or _no_answer(summary, observed, where)
+    return _other_answer(summary, observed, where) or _no_sending(summary, observed, where) or _silence(summary, where)
 
 
 def _no_sending(summary: Summary, observed: Observed, where: str) -> str:
@@ -116,7 +116,7 @@ def _no_sending(summary: Summary, observed: Observed, where: str) -> str:
     return f"nothing was sent to {where}: the run ended before its first probe"
 
 
-def _no_answer(summary: Summary, observed: Observed, where: str) -> str:
+def _other_answer(summary: Summary, observed: Observed, where: str) -> str:
     if observed.strangers:
         return f"nothing came back from {where}, but {_from_another(summary, observed.strangers)}"
     if observed.unreachable.startswith("Connection refused"):
@@ -126,6 +126,10 @@ def _no_answer(summary: Summary, observed: Observed, where: str) -> str:
         )
     if observed.unreachable:
         return f"nothing came back from {where}: {one_line(observed.unreachable)}; {_doctor(summary)}"
+    return ""
+
+
+def _silence(summary: Summary, where: str) -> str:
     if summary.corrupted:
         return f"nothing came back intact from {where}: {counted(summary.corrupted, 'answer')} changed on the way"
     if summary.late:

@@ -2,7 +2,7 @@
 
 Theory of operation: a :class:`~twistedudp.probing.ProbeTable` says what became of each probe, and what it says goes
 into the figures of the last probes, into the counters for metrics, and into the state. No I/O and no clock: times are
-arguments, in nanoseconds of a clock that does not go back. Memory is some 3 KB for each target and does not grow.
+arguments, in nanoseconds of a clock that does not go back. Memory is some 5 KB for each target and does not grow.
 
 An answer in time is a failure all the same where the target is to speak a protocol and the answer is not of it; the
 probe's own counters call it received, for it was.
