@@ -108,11 +108,7 @@ class UDPServerService(Service):
             "receive_buffer": receive_buffer,
             "timestamps": timestamps,
         }
-        self._discovery: Discoverable | None = None
-        if discoverable is not None:
-            from .discovery._responder import Discoverable  # noqa: PLC0415  # only who asks for it pays for it
-
-            self._discovery = Discoverable(reactor, discoverable, interface, discovery_port, discovery_bound)
+        self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
             "max_request_size": max_request_size,
             "cache_entries": cache_entries,
@@ -250,6 +246,17 @@ def _short_name(protocol: object) -> str:
     """Return what a protocol is called where its class is all that is known: ``echo`` for an ``EchoProtocol``."""
     name = type(protocol).__name__
     return name.removesuffix("Protocol").lower() or name
+
+
+def _discovery(
+    reactor: Any, name: str | None, interface: str, port: int, bound: BoundSocket | None
+) -> Discoverable | None:
+    """Return what lets a service be found under a name, None where it has no name."""
+    if name is None:
+        return None
+    from .discovery._responder import Discoverable  # noqa: PLC0415  # only who asks for it pays for it
+
+    return Discoverable(reactor, name, interface, port, bound)
 
 
 def as_protocol(servable: object, **rpc_options: Any) -> AbstractDatagramProtocol:

@@ -102,6 +102,12 @@ class SavedRulesTests(SynchronousTestCase):
         self.assertEqual((Does.ELSEWHERE, True), (hit.does, hit.certain))
         self.assertEqual("iptables, table nat, chain PREROUTING", hit.where)
 
+    def test_priorities(self) -> None:
+        """Of two tables with the same hook the one that the kernel asks first counts, not the first in the text."""
+        raw = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp -m udp --dport 10001 -j DROP\nCOMMIT\n"
+        (hit,) = passage(parse_saved_rules(SAVED + raw, DATAGRAM._replace(port=10001)))
+        self.assertEqual((Does.DROP, True), (hit.does, hit.certain))
+
     def test_loopback(self) -> None:
         """Who asks from this machine is let in."""
         looped = DATAGRAM._replace(host="127.0.0.1", looped=True)

@@ -19,7 +19,7 @@ from ..transport._holder import PROC, listed_sockets, socket_processes
 from ._local_diag import ask_kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ..transport._holder import ListedSocket, Process
@@ -139,18 +139,21 @@ def watch_port(
     after = _counters(proc)
     details = ask(port) if seen else {}
     processes = socket_processes(seen, proc)
-    watched = [
-        WatchedSocket(
-            listed=looked[-1],
-            queued=tuple(listed.queued for listed in looked),
-            dropped=(looked[-1].drops - looked[0].drops) & 0xFFFFFFFF,
-            details=details.get(inode),
-            processes=tuple(processes.get(inode, ())),
-        )
-        for inode, looked in seen.items()
-    ]
+    watched = [_watched(looked, details.get(inode), processes.get(inode, ())) for inode, looked in seen.items()]
     grown = {name: max(count - before.get(name, 0), 0) for name, count in after.items()}
     return Observation(port, tuple(watched), (looks - 1) * pause, grown)
+
+
+def _watched(
+    looked: Sequence[ListedSocket], details: SocketDetails | None, processes: Iterable[Process]
+) -> WatchedSocket:
+    return WatchedSocket(
+        listed=looked[-1],
+        queued=tuple(listed.queued for listed in looked),
+        dropped=(looked[-1].drops - looked[0].drops) & 0xFFFFFFFF,
+        details=details,
+        processes=tuple(processes),
+    )
 
 
 def _look(port: int, proc: Path) -> dict[int, list[ListedSocket]]:
