@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twistedudp.probing import ProbeEvent, ProbeSeries, ProbeWire, SeriesNames, Times
@@ -11,9 +13,21 @@ from twistedudp.probing import ProbeEvent, ProbeSeries, ProbeWire, SeriesNames, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted.trial.unittest import SynchronousTestCase
+
     from twistedudp.probing import Summary
 
-__all__ = ["ADDRESS", "MS", "NoReactor", "reply", "screen_of", "series_of", "summary_of", "times_of"]
+__all__ = [
+    "ADDRESS",
+    "MS",
+    "NoReactor",
+    "reply",
+    "screen_of",
+    "series_of",
+    "summary_of",
+    "temporary_folder",
+    "times_of",
+]
 
 ADDRESS: Final = "192.0.2.1:10000"
 MS: Final = 1_000_000
@@ -69,6 +83,13 @@ def screen_of(sent: str) -> list[str]:
             rows[row] = before[:column] + part + before[column + len(part) :]
             column += len(part)
     return [text.rstrip() for _, text in sorted(rows.items()) if text.strip()]
+
+
+def temporary_folder(test: SynchronousTestCase) -> Path:
+    """Return an empty directory that is gone after the test."""
+    folder = tempfile.TemporaryDirectory(prefix="twistedudp-test-")
+    test.addCleanup(folder.cleanup)
+    return Path(folder.name)
 
 
 class NoReactor:

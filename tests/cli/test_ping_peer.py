@@ -89,6 +89,12 @@ class AnsweringTests(SimulatedTestCase):
         self.serve(Echo())
         self.assertEqual(self.chosen(NOBODY, SERVER6), SERVER6)
 
+    def test_slow(self) -> None:
+        """A server that answers slowly is one that answers; that another's probes are lost meanwhile says nothing."""
+        self.serve(Echo())
+        self.network.impair(self.here, self.there, "delay=300ms")
+        self.assertEqual(self.chosen(NOBODY, SERVER), SERVER)
+
     def test_all_refuse(self) -> None:
         """Where all refuse, the first is taken without waiting for a timeout."""
         started = self.network.clock.seconds()

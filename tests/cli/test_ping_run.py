@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.pings import reply, temporary_folder
 from tests.cli.test_output import Screen
 from tests.simulation import PORT, SERVER, SERVER6, Echo, SimulatedTestCase
 from twistedudp.cli import _ping_run
 from twistedudp.cli._arguments import Misuse
 from twistedudp.cli._failures import Interrupted
 from twistedudp.cli._ping_options import Outputs, PingPlan
+from twistedudp.cli._ping_outputs import RunOutputs
 from twistedudp.cli._ping_report import Limits
 from twistedudp.cli._ping_run import run_ping
 from twistedudp.errors import HostNotFound
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from twisted.internet.defer import Deferred
+
+    from twistedudp.probing import ProbeEvent
 
 
 class RunCase(SimulatedTestCase):
@@ -203,7 +208,7 @@ class ProgramTests(RunCase):
     def test_csv(self) -> None:
         """With --csv FILE the rows are in the file and the summary is printed; with - the rows are all there is."""
         self.serve(Echo())
-        path = Path(self.mktemp())
+        path = temporary_folder(self) / "rows.csv"
         self.assertEqual(self.ping(outputs=Outputs(csv=str(path), quiet=True)), 0)
         self.assertEqual(len(path.read_text(encoding="utf-8").splitlines()), 11)
         self.assertIn("10 received", self.printed)
@@ -215,7 +220,10 @@ class ProgramTests(RunCase):
 
     def test_csv_refused(self) -> None:
         """A file that cannot be written is wrong usage, and nothing is sent."""
-        for name, reason in ((str(Path(self.mktemp()) / "x.csv"), "No such file"), ("-", "standard output is closed")):
+        for name, reason in (
+            (str(temporary_folder(self) / "no" / "x.csv"), "No such file"),
+            ("-", "standard output is closed"),
+        ):
             if name == "-":
                 self.patch(sys, "stdout", None)
             with self.assertRaisesRegex(Misuse, reason):
@@ -230,6 +238,41 @@ class ProgramTests(RunCase):
         with self.assertRaisesRegex(OSError, "rows.csv: No space left on device"):
             self.ping(outputs=Outputs(csv="rows.csv", quiet=True))
         self.assertEqual(len(self.sent()), 2)
+
+
+class OutputsTests(SynchronousTestCase):
+    """The outputs of a run as one."""
+
+    def test_failing(self) -> None:
+        """The first error ends the run, once; no output is told of anything after it, and all are stopped."""
+        told: list[str] = []
+        ended: list[int] = []
+
+        class Failing:
+            """An output that fails at all it does."""
+
+            def start(self, reactor: object, failed: Callable[[Exception], None]) -> None:
+                """Begin."""
+
+            def happened(self, event: ProbeEvent) -> None:
+                """Take an event."""
+                told.append(event.kind)
+                raise OSError(event.sequence, "no")
+
+            def stop(self) -> None:
+                """End."""
+                told.append("stop")
+                raise OSError(99, "no")
+
+        outputs = RunOutputs([Failing(), Failing()], lambda: ended.append(1))
+        outputs.start(None)
+        outputs.happened(reply(1))
+        outputs.happened(reply(2))
+        outputs.failed(OSError(3, "no"))
+        outputs.stop()
+        self.assertEqual((told, ended), (["reply", "stop", "stop"], [1]))
+        assert isinstance(outputs.error, OSError)
+        self.assertEqual(outputs.error.errno, 1)
 
 
 class _AfterTheFirstRow(io.StringIO):

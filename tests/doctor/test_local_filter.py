@@ -74,10 +74,16 @@ class PassageTests(SynchronousTestCase):
         chain = base(step(JUMP, PERHAPS, "a"), step(DROP))
         self.assertEqual([("YES DROP", False)], met(chain, a=[step(ACCEPT)]))
         self.assertEqual([("YES REJECT", False), ("YES DROP", True)], met(chain, a=[step(REJECT)]))
+        to_policy = base(step(JUMP, YES, "a"), drops=True)
+        self.assertEqual([("policy drop", False)], met(to_policy, a=[step(ACCEPT, PERHAPS)]))
 
     def test_goto(self) -> None:
         """A chain that is gone to returns to the policy, not to the next rule."""
         self.assertEqual([("policy drop", True)], met(base(step(GOTO, YES, "a"), step(ACCEPT), drops=True), a=[]))
+
+    def test_perhaps_goto(self) -> None:
+        """What perhaps went elsewhere does not meet the next rule for sure."""
+        self.assertEqual([("YES DROP", False)], met(base(step(GOTO, PERHAPS, "a"), step(DROP)), a=[]))
 
     def test_unknown_chain(self) -> None:
         """A chain that is not there is no obstacle."""

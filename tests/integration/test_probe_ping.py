@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cli.pings import screen_of
+from tests.cli.pings import screen_of, temporary_folder
 from tests.integration.test_cli import CALCULATOR, LIMIT, UDPECHO, CommandTestCase
 from tests.integration.twistd import environment
 from twistedudp.address import format_address
@@ -55,8 +55,7 @@ class PingTests(CommandTestCase):
 
     def test_files(self) -> None:
         """One run writes rows, a picture and the summary."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = temporary_folder(self)
         csv, plot = str(folder / "rtt.csv"), str(folder / "rtt.png")
         done = self.udpecho("ping", self.serve(), "-c", "20", "-i", "10ms", "--csv", csv, "--plot", plot, "-q")
         if b"needs matplotlib" in done.stderr:
