@@ -53,6 +53,8 @@ def _record(path: Path) -> None:
 
 def _without_slow(loader: TestLoader, case: type) -> list[str]:
     """Return the names of a class's tests, those without the marks ``slow`` and ``heavy``, which pytest has run."""
+    if _is_slow(sys.modules[case.__module__]):
+        return []
     names: list[str] = reflect.prefixedMethodNames(case, loader.methodPrefix)  # type: ignore[no-untyped-call]  # Twisted's
     return [name for name in names if not _is_slow(case) and not _is_slow(getattr(case, loader.methodPrefix + name))]
 

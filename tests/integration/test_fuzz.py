@@ -121,7 +121,10 @@ class UsageTests(ScriptTestCase):
     def test_wrong(self) -> None:
         """A target that is none, an input without a target or that is none, a folder that is none."""
         for arguments, text in (
-            (("server",), "there is no target 'server', there are client_input, codec, server_input, text_input"),
+            (
+                ("server",),
+                "there is no target 'server', there are client_input, codec, probe_input, server_input, text_input",
+            ),
             (("--replay", "00"), "name the target whose input it is"),
             (("codec", "--replay", "hello"), "'hello' is neither a file that can be read nor bytes in hexadecimal"),
             (("codec", "--corpus", "/nowhere"), "there is no folder /nowhere"),

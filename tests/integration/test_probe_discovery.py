@@ -14,6 +14,7 @@ import struct
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from twisted.trial.unittest import SkipTest
 
 from tests.integration.bridge import Bridge, Capture, Servers, forward_group
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.integration.bridge import Packet
     from twistedudp import DiscoveryAnswer
+
+pytestmark = pytest.mark.heavy
 
 ANY = "0.0.0.0"  # noqa: S104  # in a namespace
 LOST = 30  # per cent each way

@@ -14,6 +14,8 @@ from tests.integration.examining import CLOSED, DoctorCase
 from tests.integration.routed import HOSTS
 from tests.integration.sockets import address_of
 
+pytestmark = pytest.mark.heavy
+
 _REJECTS: Final = (
     ("type net-unreachable", "UDP-NET-UNREACHABLE", "3/0"),
     ("type host-unreachable", "UDP-HOST-UNREACHABLE", "3/1"),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from twistedudp.doctor import Finding
 
+pytestmark = pytest.mark.heavy
+
 ANY4: Final = "0.0.0.0"  # noqa: S104  # in a network of the test's own
 NOBODY: Final = 65534
 SMALL_BUFFER: Final = 4096

@@ -19,6 +19,8 @@ from tests.integration.twistd import environment
 if TYPE_CHECKING:
     from twistedudp.doctor import Finding
 
+pytestmark = pytest.mark.heavy
+
 LARGEST_NARROW: Final = {"IPv4": 1272, "IPv6": 1252}
 """Bytes of the largest payload in one packet of 1,300 bytes."""
 

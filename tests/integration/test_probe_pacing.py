@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from twistedudp.address import Address
 
+pytestmark = pytest.mark.heavy
+
 MS: Final = 1_000_000
 
 ATTEMPTS: Final = 4

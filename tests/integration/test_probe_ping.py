@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.cli.pings import screen_of, temporary_folder
 from tests.integration.test_cli import CALCULATOR, LIMIT, UDPECHO, CommandTestCase
 from tests.integration.twistd import environment
@@ -25,6 +27,8 @@ from twistedudp.address import format_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.heavy
 
 
 class PingTests(CommandTestCase):

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
 from twisted.trial.unittest import SkipTest
 
 from tests.integration.icmp import PORT_UNREACHABLE, PORT_UNREACHABLE_6, error_about, raw_socket
@@ -25,6 +26,8 @@ from twistedudp.protocol import RPCServerProtocol
 if TYPE_CHECKING:
     from twistedudp.address import Address
     from twistedudp.probing import ProbeEvent, Summary
+
+pytestmark = pytest.mark.heavy
 
 MS: Final = 1_000_000
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from twistedudp.address import Address
     from twistedudp.probing import ServerSide, Summary, Times
+
+pytestmark = pytest.mark.heavy
 
 COUNT: Final = 1200
 INTERVAL_NS: Final = 1_000_000

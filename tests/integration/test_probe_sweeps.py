@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from twistedudp._sweeps import RateSweep, SizeSweep
     from twistedudp.address import Address
 
+pytestmark = pytest.mark.heavy
+
 UDPECHO: Final = str(Path(sys.executable).parent / "udpecho")
 
 NEAR_MTU: Final = 1500

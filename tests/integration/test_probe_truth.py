@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.binomial import binomial_bounds
@@ -23,6 +24,8 @@ from twistedudp.address import format_address
 
 if TYPE_CHECKING:
     from twistedudp.address import Address
+
+pytestmark = pytest.mark.heavy
 
 UDPECHO: Final = str(Path(sys.executable).parent / "udpecho")
 LIMIT: Final = 120.0
@@ -67,7 +70,9 @@ class ForeignTests(SynchronousTestCase):
                     got = ping(server, "-c", "30", "-i", "10ms", "--size", str(size))
                 self.assertEqual((got["sent"], got["received"], got["lost"], got["loss"]), (30, 30, 0, 0.0), got)
                 self.assertEqual((got["protocol"], got["size"]), ("echo", size))
-                self.assertEqual({key: got[key] for key in ODD}, dict.fromkeys(ODD, 0), got)
+                # Where each datagram has a process of its own, a slow one is overtaken.
+                odd = [key for key in ODD if (name, key) != ("socat", "reordered")]
+                self.assertEqual({key: got[key] for key in odd}, dict.fromkeys(odd, 0), got)
                 self.assertTrue(0 < got["min"] <= got["p50"] <= got["p90"] <= got["p99"] <= got["max"] < 1, got)
 
     def test_socat(self) -> None:

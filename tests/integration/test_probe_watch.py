@@ -33,6 +33,8 @@ from twistedudp.watch._metrics_port import MAX_CONNECTIONS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+pytestmark = pytest.mark.heavy
+
 WATCHES = re.compile(r"udpprobe watches \d+ targets")
 METHODS = """
 from twistedudp import RPCMethods, method
