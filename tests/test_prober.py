@@ -20,6 +20,7 @@ from twistedudp.interfaces import Unreachable
 from twistedudp.methods import RPCMethods
 from twistedudp.testing._port import SimulatedPort
 from twistedudp.testing._trace import Fate
+from twistedudp.transport._errors import invalid_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -213,6 +214,15 @@ class ScheduleTests(ProberCase):
         self.assertLess(summary.schedule_error.max or 0, 0.001)
         self.assertEqual(self.times()[-1], 2_198_000)
 
+    def test_suspended_beyond_the_end(self) -> None:
+        """When it was suspended until after the end, only what was due before the end was missed."""
+        self.serve(Echo())
+        running = self.prober(None, MS, duration_ns=100 * MS).run()
+        self.network.advance(0.0105)
+        self.hold_up(5.0)
+        summary: Summary = self.result(running)
+        self.assertEqual((summary.sent, summary.oddities), (11, {"skipped_deadlines": 89}))
+
     def test_almost_suspended(self) -> None:
         """At the bound itself nothing is skipped."""
         self.serve(Echo())
@@ -260,6 +270,20 @@ class FateTests(ProberCase):
         self.assertEqual((summary.sent, summary.received, summary.lost, summary.late), (100, 99, 1, 1))
         self.assertEqual((self.kinds("lost"), self.kinds("late")), ([1], [1]))
         self.assertAlmostEqual(summary.rtt.max or 0, 0.002, places=6)
+
+    def test_late_before_its_deadline_is_seen(self) -> None:
+        """Where the answer is read before the probe is given up, both are told all the same, the loss first."""
+        self.peer()
+        prober = self.prober(1)
+        running = prober.run()
+        self.network.advance(0.4)
+        self.hold_up(0.2)
+        port: Any = prober.port
+        port.protocol.datagramReceived(self.sent(to=(SERVER, PORT))[0][1], (SERVER, PORT))
+        summary: Summary = self.result(running)
+        self.assertEqual((summary.received, summary.lost, summary.late), (0, 1, 1))
+        self.assertEqual([(event.kind, event.sequence) for event in self.events], [("lost", 0), ("late", 0)])
+        self.assertEqual(self.events[0].sent_ns, self.events[1].sent_ns)
 
     def test_just_in_time(self) -> None:
         """An answer that arrives in the last instant of its timeout is received."""
@@ -675,6 +699,18 @@ class EndTests(ProberCase):
         self.network.advance(1)
         self.assertEqual(len(self.events), 5)
 
+    def test_stop_after_one(self) -> None:
+        """A run lasts until its last answer, also where no other probe has followed."""
+        self.serve(Echo())
+        prober = self.prober(None, S)
+        running = prober.run()
+        self.network.advance(0.1)
+        prober.stop()
+        self.network.advance(0)
+        summary: Summary = self.successResultOf(running)
+        self.assertEqual((summary.sent, summary.received), (1, 1))
+        self.assertAlmostEqual(summary.duration, 0.002, places=6)
+
     def test_stop_from_inside(self) -> None:
         """It may be stopped by whoever is told of an event."""
         self.serve(Echo())
@@ -780,6 +816,19 @@ class EndTests(ProberCase):
         self.network.advance(0)
         self.error(running, InvalidAddress)
         self.assertEqual((self.here.ports, self.here.getDelayedCalls()), ([], []))
+
+    def test_wrong_zone(self) -> None:
+        """What a port says of an address that cannot be sent to is told in words."""
+
+        class Refusing(SimulatedPort):
+            def write(self, packet: bytes, addr: Address | None = None) -> None:
+                raise invalid_address("fe80::1%nope", "there is no network interface 'nope'")
+
+        self.listen_by(Refusing)
+        running = self.prober(host=SERVER6).run()
+        self.network.advance(0.001)
+        error = self.error(running, InvalidAddress)
+        self.assertEqual(str(error), "fe80::1%nope: there is no network interface 'nope'")
 
     def test_broadcast(self) -> None:
         """A broadcast address has no one server to probe."""

@@ -60,6 +60,15 @@ class Cutter(Echo):
         super().datagramReceived(datagram[: self.size], addr)
 
 
+class Twice(Echo):
+    """An echo server behind a network that duplicates."""
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Send it back, and once more."""
+        super().datagramReceived(datagram, addr)
+        super().datagramReceived(datagram, addr)
+
+
 class Refuser(Echo):
     """An echo server that drops what is too large for it."""
 
@@ -176,6 +185,22 @@ class SizeTests(SizeCase):
             self.assertEqual((found.largest, found.verified), (1309, True))
             silent = [step.tries for step in found.steps if step.outcome == "silent"]
             self.assertTrue(all(LEAST_TRIES < tries <= MOST_TRIES for tries in silent), silent)
+
+    def test_duplicates(self) -> None:
+        """Answers that come twice count once, with loss and without."""
+        served = self.serve(Echo())
+        usual = self.sweep().duration
+        served.stopListening()
+        self.advance()
+        self.serve(Twice())
+        found = self.sweep()
+        self.assertEqual((found.largest, found.limit, found.verified), (LARGEST, "none", True))
+        self.assertAlmostEqual(found.duration, usual, 6)
+        self.both_ways(lambda: Loss(0.2), lambda: MTU(1337))
+        found = self.sweep()
+        self.assertEqual((found.largest, found.verified), (1309, True))
+        silent = [step.tries for step in found.steps if step.outcome == "silent"]
+        self.assertTrue(all(LEAST_TRIES < tries <= MOST_TRIES for tries in silent), silent)
 
     def test_bounds(self) -> None:
         """No size outside of those asked for is tried; the largest of them may pass."""
@@ -488,6 +513,19 @@ class OwnMachineTests(SynchronousTestCase):
             self.assertIn(words, sweep.local_cause)
             assert search.highest is not None
             self.assertTrue(100 / (1 + RESOLUTION) <= search.highest <= 100)
+
+    def test_nothing_leaves(self) -> None:
+        """Where this machine sends nothing at all, one step is enough, and its kernel's reason is told."""
+
+        def run_step(rate: float) -> _Ran:
+            ran = self.ran(rate, not_sent=20)
+            summary = replace(ran.summary, sent=0, received=0)
+            return _Ran(summary, 0.0, 0, "", "Operation not permitted")
+
+        sweep, search = self.sweep(run_step)
+        self.assertEqual([step.outcome for step in sweep.steps], ["this machine"])
+        self.assertEqual((search.highest, sweep.bound(DEFAULT_MOST_RATE)), (None, "this machine"))
+        self.assertEqual("it did not send 20 of its probes (Operation not permitted)", sweep.local_cause)
 
     def test_late_without_loss(self) -> None:
         """A machine that is late and loses nothing has done no harm."""

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from ._alarm import Alarm
 from ._pacing import ArrivalClock, Ticker
 from .errors import InvalidAddress, LocalError
-from .probing import COUNTS_ONLY
+from .probing import COUNTS_ONLY, ProbeEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ._prober import Schedule
     from .address import Address
     from .interfaces import Unreachable
-    from .probing import ProbeEvent, ProbeSeries, Summary
+    from .probing import ProbeSeries, Summary
 
 __all__ = [
     "COUNTS_QUESTIONS",
@@ -118,15 +118,20 @@ class ProbeRun:
             return
         if self._sending is not None:
             self._sending.catch_up()
+        if event.newly_lost:  # whoever counts lost ones is told of each
+            self._tell(ProbeEvent("lost", event.sequence, sent_ns=event.sent_ns))
+        self._tell(event)
+        if event.kind == "counts":
+            self.end(None)
+        elif self._sending is not None and self._sending.over:
+            self.go_on()
+
+    def _tell(self, event: ProbeEvent) -> None:
         if self._on_event is not None:
             try:
                 self._on_event(event)
             except Exception:  # noqa: BLE001  # whoever displays it must not change what is measured
                 _log.failure("the receiver of a probe's event failed")
-        if event.kind == "counts":
-            self.end(None)
-        elif self._sending is not None and self._sending.over:
-            self.go_on()
 
     def sent_some(self) -> None:
         """See to the next deadline, unless one is seen to already, for that of a later probe is later."""
@@ -232,10 +237,11 @@ class _Pace:
 
     def skip(self, now_ns: int) -> int:
         """Pass over what was missed by too much; return how many probes that is."""
-        behind_ns = now_ns - self.due_ns
-        if behind_ns <= MOST_BEHIND_NS:
+        if now_ns - self.due_ns <= MOST_BEHIND_NS:
             return 0
-        missed = behind_ns // self._interval_ns
+        if self._ends_ns is not None:  # what would be due after the end is not missed
+            now_ns = min(now_ns, self._ends_ns + self._interval_ns - 1)
+        missed = (now_ns - self.due_ns) // self._interval_ns
         self.due_ns += missed * self._interval_ns
         return missed
 
@@ -372,8 +378,8 @@ class ProbePort(DatagramProtocol):
         """Take an ICMP error; what the own kernel says was seen at the write already."""
         if peer == self._peer and reason.icmp_type:
             text = f"{reason.reason} (says {reason.reporter})" if reason.reporter else reason.reason
-            now_ns = self._run.arrivals.look()
-            self._run.happened(self._series.probe_unreachable_untrusted(quoted, text, now_ns=now_ns))
+            event = self._series.probe_unreachable_untrusted(quoted, text, now_ns=self._run.arrivals.look())
+            self._run.happened(event)
 
     def stopProtocol(self) -> None:
         """Learn that the port is closed, perhaps because the reactor ends."""
@@ -382,7 +388,7 @@ class ProbePort(DatagramProtocol):
 
 def _mistake(error: Exception) -> LocalError:
     """Return what to tell of an address that cannot be sent to."""
-    return error if isinstance(error, LocalError) else InvalidAddress(str(error))
+    return error if isinstance(error, LocalError) else InvalidAddress(": ".join(map(str, error.args)))
 
 
 def _why_not_sent(number: int) -> str:

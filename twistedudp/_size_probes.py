@@ -8,6 +8,8 @@ looked at while a trial runs. An answer to a trial that was given up already is 
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import socket
 from contextlib import suppress
@@ -33,9 +35,13 @@ __all__ = ["LEAST_PATIENCE", "SPACING", "Outcome", "SizeExchange", "headers_to",
 SPACING: Final = 0.05
 """Seconds between two tries of one size, at least: bursts of loss and of full queues are shorter, for the most part."""
 
+MOST_REFUSED: Final = 5
+"""Times that the own kernel may refuse to send one size, for a full queue perhaps, before it is taken at its word."""
+
 LEAST_PATIENCE: Final = 0.2
 """Seconds for which an answer is waited for at least; else four times the longest round trip so far."""
 
+_NO_ROUTE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 _TELLING, _UNTIMED = 8, 32  # bytes that tell a probe from others; bytes of it before its time of sending
 _LOOK: Final = 0.02  # seconds between two looks whether an ICMP message has come
 
@@ -90,6 +96,7 @@ class _Trial:
         self.answered = 0
         self.rtt: float | None = None
         self.told = 0
+        self.refused = 0
 
 
 class SizeExchange(DatagramProtocol):  # budget: it is a port's protocol, and the account of what it sent
@@ -119,6 +126,7 @@ class SizeExchange(DatagramProtocol):  # budget: it is a port's protocol, and th
         self._padding = secrets.token_bytes(most)
         self._wires: dict[int, ProbeWire] = {}
         self._sizes: list[int] = []
+        self._seen: set[int] = set()
         self._longest = 0.0
         self._trial: _Trial | None = None
         self._delayed: Any = None
@@ -226,6 +234,9 @@ class SizeExchange(DatagramProtocol):  # budget: it is a port's protocol, and th
         self._end(Outcome("cut", len(trial.sent), detail=detail, answered=len(datagram)))
 
     def _answered(self, sequence: int) -> None:
+        if sequence in self._seen:  # the network duplicates
+            return
+        self._seen.add(sequence)
         trial = self._trial
         if trial is None or sequence not in trial.sent:
             self.unanswered = max(0, self.unanswered - 1)
@@ -241,6 +252,7 @@ class SizeExchange(DatagramProtocol):  # budget: it is a port's protocol, and th
     def _send(self, trial: _Trial) -> None:
         """Send a probe of the size being tried, and look again later."""
         now = self.seconds()
+        refused = self._refused()
         sequence = len(self._sizes)
         self._sizes.append(trial.size)
         trial.left -= 1
@@ -252,7 +264,31 @@ class SizeExchange(DatagramProtocol):  # budget: it is a port's protocol, and th
             self.sent -= 1
             self._later(0, self._end, Outcome("too large here", 0))
             return
+        if self._trial is not trial:  # it has ended meanwhile
+            return
+        if sum(refused.values()) < sum(self._refused().values()):
+            self._not_sent(trial, sequence, refused)
+            return
         self._later(min(_LOOK, SPACING), self._look, trial, now)
+
+    def _not_sent(self, trial: _Trial, sequence: int, before: dict[int, int]) -> None:
+        """Take back a probe that the own kernel refused; where it refuses again and again, that is what came of it."""
+        self.sent -= 1
+        del trial.sent[sequence]
+        trial.left += 1
+        trial.refused += 1
+        if trial.refused < MOST_REFUSED:
+            self._later(SPACING, self._send, trial)
+            return
+        why = ", ".join(
+            os.strerror(number) for number, count in self._refused().items() if count > before.get(number, 0)
+        )
+        self._end(Outcome("not sent", len(trial.sent), detail=f"this machine does not send it: {why}"))
+
+    def _refused(self) -> dict[int, int]:
+        stats = getattr(self.transport, "stats", None)
+        # A missing route is told as what it is, by peer_unreachable().
+        return {} if stats is None else {n: count for n, count in stats.send_errors.items() if n not in _NO_ROUTE}
 
     def _look(self, trial: _Trial, sent_at: float) -> None:
         """See whether a router has told something, and whether it is time for another try or to give up."""

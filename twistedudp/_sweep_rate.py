@@ -12,6 +12,7 @@ the seconds of a step, is by how much the rate found may be too high.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -201,6 +202,8 @@ class _Ran:
     achieved: float
     dropped_here: int
     refusal: str
+    error: str = ""
+    """Why the own kernel did not send; empty where it did, or does not say."""
 
 
 async def _run_series(reactor: Any, peer: Address, series: ProbeSeries, schedule: Schedule, interface: str) -> _Ran:
@@ -223,7 +226,10 @@ async def _run_series(reactor: Any, peer: Address, series: ProbeSeries, schedule
     took_ns = max(last_ns - series.started_ns, planned_ns)
     achieved = summary.sent / count * planned_ns / took_ns * _NS / schedule.interval_ns
     stats = getattr(port, "stats", None)
-    return _Ran(summary, achieved, 0 if stats is None else int(stats.dropped_by_kernel), refusal)
+    if stats is None:
+        return _Ran(summary, achieved, 0, refusal)
+    error = ", ".join(os.strerror(number) for number in sorted(stats.send_errors))
+    return _Ran(summary, achieved, int(stats.dropped_by_kernel), refusal, error)
 
 
 class _Sweep:
@@ -255,8 +261,12 @@ class _Sweep:
             if rate is None or (self.steps and self.steps[-1].outcome == "no answer"):
                 break
             stage = "check" if rate == self._search.highest else "search"
-            if await self._try(stage, rate, last=False) == "this machine":
-                await self._try(stage, rate, last=True)  # something else may have run on it
+            if await self._try(stage, rate, last=False) != "this machine":
+                continue
+            if not self.steps[-1].sent:  # no other rate will do better
+                self.local_cause = self.steps[-1].detail
+                break
+            await self._try(stage, rate, last=True)  # something else may have run on it
 
     def lost_at(self) -> float | None:
         """Return the lowest rate at which the network has lost, among those above the one found."""
@@ -267,6 +277,8 @@ class _Sweep:
         """Return what ends the search."""
         if self._search.highest is None and self.steps[-1].outcome == "no answer":
             return "no answer"
+        if self.local_cause and not self.steps[-1].sent:
+            return "this machine"
         if self._search.next_rate() is not None:
             return "steps"
         if self.local_cause:
@@ -341,7 +353,7 @@ def _local_cause(ran: _Ran, rate: float) -> str:
     summary = ran.summary
     late = summary.schedule_error.p99 or 0.0
     if summary.not_sent:
-        return f"it did not send {summary.not_sent:,} of its probes"
+        return f"it did not send {summary.not_sent:,} of its probes" + (f" ({ran.error})" if ran.error else "")
     if ran.dropped_here:
         return f"its receive buffer had no room for {ran.dropped_here:,} answers"
     if summary.oddities.get("window_full"):

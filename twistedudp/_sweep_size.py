@@ -57,7 +57,8 @@ class SizeStep:
         stage: ``"search"``; ``"check"`` of the size found and of one byte more; ``"fragments"``, without DF.
         size: Bytes of the payload.
         outcome: ``"passed"``; ``"silent"``; ``"too large here"`` for the own machine; ``"too large there"`` as a router
-            says; ``"cut"`` where the answer has another size; ``"unreachable"``.
+            says; ``"cut"`` where the answer has another size; ``"unreachable"``; ``"not sent"`` where the own machine
+            refuses, time and again.
         tries: Probes sent.
         rtt: Seconds of the first round trip; None where there was none.
         detail: What is known beyond, in words; empty where nothing is.
@@ -90,13 +91,13 @@ class SizeSweep:  # budget: they are what was found
             ends it. Where ``limit`` is ``"none"`` the path may carry more.
         limit: What ends it: ``"interface"``, the own one; ``"router"``, which says so by ICMP; ``"silence"``: larger
             ones vanish; ``"server"``, which takes in no more; ``"none"``, for the largest one asked for passes;
-            ``"no answer"`` at all.
+            ``"this machine"``, which does not send larger ones, or none; ``"no answer"`` at all.
         interface_mtu: Bytes, where the own interface refused a size; None otherwise.
         fragments_pass: Whether larger datagrams pass in fragments; None where that could not be told.
         cut_to: Bytes to which the server cuts larger ones; None where it does not.
         both_ways: False where the server answers with short errors: then only the way there is known.
         verified: Whether the largest size passed each time again, and one byte more did not.
-        detail: In words, why nothing answered; empty otherwise.
+        detail: In words, why nothing answered, or what this machine does; empty otherwise.
         duration: Seconds that the sweep took.
         probes: Probes sent.
         steps: Each size tried, in order.
@@ -208,14 +209,14 @@ class _Sweep:  # budget: they are what is found out on the way
         return SizeSweep(
             address=format_address(self._peer),
             largest=largest,
-            path_mtu=None if largest is None or limit == "server" else largest + self._headers,
+            path_mtu=None if largest is None or limit in ("server", "this machine") else largest + self._headers,
             limit=limit,
             interface_mtu=self._interface_mtu,
             fragments_pass=fragments_pass,
             cut_to=self._cut_to,
             both_ways=self._exchange.both_ways,
             verified=verified,
-            detail="" if largest is not None else self._steps[-1].detail,
+            detail=self._why(limit),
             duration=self._exchange.seconds() - began,
             probes=self._exchange.sent,
             steps=tuple(self._steps),
@@ -314,17 +315,26 @@ class _Sweep:  # budget: they are what is found out on the way
             )
         return outcome.detail
 
+    def _why(self, limit: str) -> str:
+        """Return in words why nothing was answered, or what this machine does."""
+        if limit == "this machine":
+            return next(step.detail for step in reversed(self._steps) if step.outcome == "not sent")
+        return self._steps[-1].detail if self._search.largest is None else ""
+
     def _limit(self) -> str:
         """Return what ends the size."""
         largest = self._search.largest
         if largest is None:
-            return "server" if "cut" in self._outcomes.values() else "no answer"
+            known = {"cut": "server", "not sent": "this machine"}
+            return next((known[what] for what in self._outcomes.values() if what in known), "no answer")
         if largest >= self._search.most:
             own = self._interface_mtu is not None and largest >= self._interface_mtu - self._headers
             return "interface" if own else "none"
         what = self._outcomes.get(self._search.too_large)
         if what == "cut":
             return "server"
+        if what == "not sent":
+            return "this machine"
         if what == "too large there" or largest in self._told:
             return "router"
         return "silence"

@@ -125,6 +125,14 @@ class StatusTests(CompareCase):
         lines = self.file("lines.json", '{"event": "reply"}\n' * 3 + json.dumps(summary_of(fates(1))) + "\n")
         self.assertEqual(self.compare(self.good, lines)[0], 0)
 
+    def test_escapes(self) -> None:
+        """A file's text cannot steer a terminal."""
+        foul = {**summary_of(fates(1)), "address": "\x1b[2J\x9b1mhere", "protocol": "\x1b]0;x\x07", "target": "\x1b[2J"}
+        for options in ((), ("--json",)):
+            text = self.compare(self.good, self.file("foul.json", foul), *options)[1]
+            self.assertNotRegex(text, "[\x1b\x9b\x07]")
+            self.assertIn("u001b[2J", text)
+
     def test_standard_input(self) -> None:
         """A dash is standard input."""
         content = Path(self.lossy).read_bytes()
@@ -165,7 +173,15 @@ class UsageTests(CompareCase):
     def test_options(self) -> None:
         """Shares that are none, and standard input twice, are refused."""
         right = self.file("right.json", summary_of(fates(1, probes=20)))
-        for option in ("--confidence=0", "--confidence=100%", "--confidence=much", "--margin=-1%", "--margin=200%"):
+        for option in (
+            "--confidence=0",
+            "--confidence=100%",
+            "--confidence=99.9999999999999999%",
+            "--confidence=99.99999%",
+            "--confidence=much",
+            "--margin=-1%",
+            "--margin=200%",
+        ):
             self.assertIn(option.partition("=")[0], self.misuse("compare", right, right, option))
         self.assertIn("not both", self.misuse("compare", "-", "-"))
 

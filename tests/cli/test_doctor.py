@@ -34,6 +34,11 @@ class UsageTests(ProgramTestCase):
         self.assertIn("Missing argument 'HOST[:PORT]'", self.misuse("doctor"))
         self.assertIn("has no host", self.misuse("doctor", ":10000"))
         self.assertIn("with --local the host may be left out", self.misuse("doctor", ":10000"))
+        for options in ((), ("--local",)):
+            self.assertIn(
+                "'10001' is a port without a host; write HOST:10001, or --local :10001",
+                self.misuse("doctor", *options, "10001"),
+            )
         self.assertIn("'http' is not a port", self.misuse("doctor", "--local", ":http"))
         self.assertIn("neither HOST:PORT nor an IPv6 address", self.misuse("doctor", "--local", "::1:x"))
 
@@ -50,8 +55,9 @@ class UsageTests(ProgramTestCase):
 
     def test_local_asks_nobody(self) -> None:
         """Options that say how to ask are refused where nobody is asked."""
-        for option in ("-4", "-6", "--quick"):
-            self.assertIn(f"{option} says how to ask", self.misuse("doctor", "--local", option, ":10000"))
+        for option in ("-4", "-6", "--quick", "--timeout=4", "--receive-buffer=4096"):
+            name = option.partition("=")[0]
+            self.assertIn(f"{name} says how to ask", self.misuse("doctor", "--local", option, ":10000"))
 
 
 class LocalTests(ProgramTestCase):

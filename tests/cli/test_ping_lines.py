@@ -83,6 +83,19 @@ class PrintedTests(SynchronousTestCase):
         lines.stop()
         self.assertEqual(self.screen.written().count(b"\n"), 1)
 
+    def test_foreign(self) -> None:
+        """Of datagrams that answer nothing there is one line a second, however many come; all else is printed."""
+        clock = Clock()
+        clock.advance(50.0)
+        lines = PlainLines(address=ADDRESS, size=64, timeout=2.0, seconds=clock.seconds)
+        for number in range(25):
+            lines.happened(ProbeEvent("foreign", detail="not_a_probe"))
+            lines.happened(reply(number))
+            clock.advance(0.125)
+        printed = self.screen.written().decode().splitlines()
+        self.assertEqual(printed.count("a datagram that answers no probe: not_a_probe"), 4)
+        self.assertEqual(len(printed), 29)
+
     def test_progress(self) -> None:
         """At high rates a line each second says how it stands, and none follows the end."""
         clock, series = Clock(), series_of([MS] * 3 + [None])

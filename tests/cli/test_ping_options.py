@@ -60,7 +60,13 @@ class PlanTests(ProgramTestCase):
 
     def test_flood(self) -> None:
         """A rate is the other way to say how often."""
-        for text, interval in (("5000", 1 / 5000), ("10k", 1 / 10_000), ("0.5/s", 2.0), ("1.5k/s", 1 / 1500)):
+        for text, interval in (
+            ("5000", 1 / 5000),
+            ("10k", 1 / 10_000),
+            ("0.5/s", 2.0),
+            ("0.001", 1000.0),
+            ("1.5k/s", 1 / 1500),
+        ):
             self.assertEqual(self.planned("--flood", text, "::1").interval, interval)
 
     def test_own_standard_output(self) -> None:
@@ -98,6 +104,11 @@ class MisuseTests(ProgramTestCase):
             (["--size", "55"], "--size 55: too small: a probe carries its number, its time and what an rpc server"),
             (["--size", "65528"], "--size 65528: too large: a UDP datagram carries at most 65,507 bytes over IPv4"),
             (["--flood", "0"], "--flood 0: write how many probes a second"),
+            (
+                ["-c", "1", "--flood", "0.0009"],
+                "--flood 0.0009: write how many probes a second, at least 0.001 and at most",
+            ),
+            (["--flood", "0." + "0" * 400 + "1"], "--flood 0.000000000000000000: write how many"),
             (["--flood", "2000001"], "at most 1,000,000"),
             (["--flood", "-1"], "--flood -1: write how many"),
         ):

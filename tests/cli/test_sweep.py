@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.test_output import OutputTestCase
+from tests.cli.test_program import ProgramTestCase
 from twistedudp._sweeps import RateStep, RateSweep, SizeStep, SizeSweep
 from twistedudp.cli._sweep import _Lines, _rate_line, _size_line
 from twistedudp.cli._sweep_findings import rate_findings, rate_text, size_findings
@@ -101,6 +102,14 @@ class SizeTests(SynchronousTestCase):
         self.assertIn("10 probes: Connection refused", self.findings(**nothing, detail="Connection refused"))
         self.assertNotIn("\x1b", self.findings(**nothing, detail=ATTACK))
         self.assertIn("is no echo server", self.findings(**{**nothing, "limit": "server"}))
+        self.assertEqual(
+            self.findings(**{**nothing, "limit": "this machine"}, detail="not permitted"),
+            "It is this machine that sends nothing to 192.0.2.1:10000: not permitted.",
+        )
+        self.assertIn(
+            "It is this machine that stops larger ones: x.",
+            self.findings(limit="this machine", path_mtu=None, detail="x"),
+        )
 
 
 class RateTests(SynchronousTestCase):
@@ -151,8 +160,23 @@ class RateTests(SynchronousTestCase):
         nothing = {"highest": None, "lost_at": 1.25, "confirmed": False}
         self.assertIn("--max-loss 1%", self.findings(**nothing))
         self.assertIn("It is this machine", self.findings(**nothing, bound="this machine", detail="x"))
+        unsent = (replace(RATE_STEP, sent=0),)
+        own = self.findings(**nothing, bound="this machine", detail="x", steps=unsent)
+        self.assertEqual(own, "It is this machine that sends nothing to 192.0.2.1:10000: x.")
         refused = (replace(RATE_STEP, outcome="no answer", detail="refused"),)
         self.assertIn("did not answer 640 probes: refused", self.findings(**nothing, bound="no answer", steps=refused))
+
+
+class UsageTests(ProgramTestCase):
+    """What a sweep cannot do is wrong usage."""
+
+    def test_all_lost(self) -> None:
+        """A rate at which everything may be lost has no bound."""
+        for share in ("100%", "1.0"):
+            self.assertIn(
+                "--max-loss 100%: with --sweep-rate it must be below 100%",
+                self.misuse("ping", "--sweep-rate", "--max-loss", share, "127.0.0.1"),
+            )
 
 
 class ScreenTests(OutputTestCase):

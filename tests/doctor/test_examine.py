@@ -13,10 +13,11 @@ from tests.simulation import CLIENT, CLIENT6, PORT, SERVER, SERVER6, Echo
 from twistedudp import RPCMethods
 from twistedudp.doctor import Thoroughness, examine
 from twistedudp.doctor import _examine as examination
+from twistedudp.doctor._asking import CLOSED_PORT
 from twistedudp.protocol import RPCServerProtocol
 from twistedudp.testing import SimulatedNetwork
 from twistedudp.transport import listen
-from twistedudp.transport._errors import cannot_listen
+from twistedudp.transport._errors import cannot_listen, invalid_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,32 @@ class Elsewhere(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Send it from there."""
         self.other.write(self.change(datagram), addr)
+
+
+class AfterAStray(Echo):
+    """A server that takes its time, and before it answers another writes something to who asks."""
+
+    def __init__(self, reactor: Any, other: Any) -> None:
+        self.reactor = reactor
+        self.other = other
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Have the other write at once, and answer later."""
+        self.other.write(b"hello", addr)
+        self.reactor.callLater(0.3, super().datagramReceived, datagram, addr)
+
+
+class Tiring(Echo):
+    """A server that answers so many datagrams and no more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Answer it, while any are left."""
+        self.left -= 1
+        if self.left >= 0:
+            super().datagramReceived(datagram, addr)
 
 
 class ExamineTests(SynchronousTestCase):
@@ -154,6 +181,45 @@ class ExamineTests(SynchronousTestCase):
             [finding] = self.network.run_until(self.begin(timeout=1.0))
             self.assertEqual(finding.code, code)
 
+    def test_stray_before_the_answer(self) -> None:
+        """A stray datagram ends nothing: the answer after it is waited for."""
+        there = self.serve()
+        there.listenUDP(PORT, AfterAStray(there, there.listenUDP(0, DatagramProtocol())), SERVER)
+        [finding] = self.network.run_until(self.begin(quick=True))
+        self.assertEqual(finding.code, "UDP-ANSWERED")
+
+    def test_stray_in_silence(self) -> None:
+        """Nor is silence less of one for it: whether the host is up is still tried."""
+        there = self.serve()
+        there.listenUDP(PORT, Elsewhere(there.listenUDP(0, DatagramProtocol()), lambda _: b"hello"), SERVER)
+        self.network.run_until(self.begin(timeout=1.0))
+        self.assertIn(CLOSED_PORT, {row.destination[1] for row in self.network.trace if row.source[0] == CLIENT})
+
+    def test_long_round_trips(self) -> None:
+        """Sizes are tried on a path of long round trips as well."""
+        self.serve(Echo())
+        for link in self.network.links(CLIENT, SERVER):
+            link.delay = 1.0
+        [finding] = self.findings()
+        self.assertIn("4,000 bytes pass in one packet, there and back", finding.evidence)
+
+    def test_bound(self) -> None:
+        """The whole has an end on the slowest and most lossy of paths: the timeout's share, and that of each step."""
+        self.serve(Echo())
+        self.network.impair(CLIENT, SERVER, "loss=10%")
+        for link in self.network.links(CLIENT, SERVER):
+            link.delay = 1.9
+        began = self.network.clock.seconds()
+        self.assertEqual(self.codes(timeout=6.0)[0], "UDP-ANSWERED")
+        # The answer 6, two series of 0.5 s and 2 s, each with a round trip and 1.3 s after it, and the sizes 15.
+        self.assertLess(self.network.clock.seconds() - began, 6 + 2.5 + 2 * (3.8 + 1.3) + 15)
+
+    def test_sizes_untested(self) -> None:
+        """Where the server answers no more when large datagrams are to be tried, it says that they were not."""
+        self.serve(Tiring(601))
+        [finding] = self.findings()
+        self.assertIn("large datagrams: not tried, for small ones were not answered any more", finding.evidence)
+
     def test_loss(self) -> None:
         """Loss at random is found, whatever its share, and is no limit of the rate."""
         self.serve(Echo())
@@ -208,9 +274,22 @@ class ExamineTests(SynchronousTestCase):
             ("ff02::1", "UDP-BROADCAST"),
             ("0.0.0.0", "UDP-NO-ROUTE"),  # noqa: S104  # not bound to
             ("::", "UDP-NO-ROUTE"),
+            ("fe80::1", "UDP-NO-ROUTE"),
         ):
             self.assertEqual(self.codes(host), [code], host)
+        self.assertIn("write the interface too: fe80::1%eth0", self.findings("fe80::1")[0].advice)
         self.assertEqual(list(self.network.trace), [])
+
+    def test_no_interface(self) -> None:
+        """An address behind an interface that is not there is a finding."""
+
+        def refuse(*_: object, **__: object) -> Any:
+            raise invalid_address("fe80::1%nosuch", "there is no network interface 'nosuch'")
+
+        self.patch(examination, "ask", refuse)
+        [finding] = self.findings("fe80::1%nosuch")
+        self.assertEqual(finding.code, "UDP-NO-ROUTE")
+        self.assertIn("fe80::1%nosuch: there is no network interface 'nosuch'", finding.says)
 
     def test_cancelled(self) -> None:
         """A cancelled examination leaves no port and no timer, in whatever step."""

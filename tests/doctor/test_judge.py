@@ -155,6 +155,20 @@ class ErrorTests(JudgeCase):
         itself = asked((OWN, 7), told=[told((3, 3), OWN, peer=(OWN, 7))])
         self.assertEqual(self.codes(itself), ["UDP-REFUSED"])
 
+    def test_link_local(self) -> None:
+        """ICMP errors name link-local addresses without their interface; they are the same hosts all the same."""
+        peer = ("fe80::1%eth0", 7)
+        blank = asked(peer, own_host="fe80::9%eth0")
+        for icmp, reporter, code in (
+            ((1, 4), "fe80::1", "UDP-REFUSED"),
+            ((1, 4), "fe80::2", "UDP-PROHIBITED"),
+            ((1, 1), "fe80::9", "UDP-LOCAL-FIREWALL"),
+            ((1, 1), "fe80::2", "UDP-PROHIBITED"),
+        ):
+            self.assertEqual(self.codes(blank._replace(told=[told(icmp, reporter, peer=peer)])), [code], reporter)
+        [finding] = judge(blank._replace(told=[told((1, 1), "fe80::1", peer=peer)]))
+        self.assertIn("the firewall of the host itself", finding.says)
+
     def test_no_neighbour(self) -> None:
         """Host unreachable from the own address means that nobody answered on the own network."""
         self.assertIn("this machine itself cannot reach", self.only(asked(told=[told((3, 1), OWN)])).says)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
@@ -58,6 +59,22 @@ class OtherSystemTests(LocalTestCase):
         """A Linux without /proc says so as well."""
         (self.machine.proc / "net" / "udp").unlink()
         self.assertIn("net/udp", self.only("UDP-LOCAL-UNKNOWN+").says)
+
+    def test_no_interface(self) -> None:
+        """An address behind an interface that this machine lacks is none of its own."""
+        for name in ("nosuch", "4000000000", "99999999999999999999"):
+            finding = self.only("UDP-NO-ROUTE+", f"fe80::1%{name}")
+            self.assertIn(f"no interface {name!r}", finding.says)
+        self.assertNotIn("UDP-NO-ROUTE+", self.examine(f"fe80::1%{socket.if_indextoname(1)}"))
+
+    def test_every_address(self) -> None:
+        """What a server listens at for all of its addresses stands for all of them."""
+        self.machine.table("udp", socket_line(local=EVERYWHERE))
+        self.machine.process(7, "server", 5)
+        found = self.examine()
+        self.assertIn("UDP-PORT-HELD", found)
+        for host in ("0.0.0.0", "::"):  # noqa: S104  # nothing is bound
+            self.assertEqual(found, self.examine(host))
 
     def test_no_name(self) -> None:
         """What can be no name is told as such."""

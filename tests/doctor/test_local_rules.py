@@ -146,6 +146,16 @@ class ExamineTests(SynchronousTestCase):
         (finding,), _ = self.examine(Rules(nft=ruleset(PORT, DROP), saved={False: saved}))
         self.assertTrue(finding.fault)
 
+    def test_dormant(self) -> None:
+        """A table that is switched off stops nothing, though its rules read as if."""
+        listing = (
+            "table inet t { # handle 1\n\tflags {flags}\n\n\tchain input { # handle 1\n"
+            "\t\ttype filter hook input priority filter; policy accept;\n\t\tdrop # handle 2\n\t}\n}\n"
+        )
+        for flags, found in (("dormant", 0), ("owner,dormant", 0), ("owner", 1)):
+            rules = Rules(nft=ruleset(PORT, DROP), listing=listing.replace("{flags}", flags))
+            self.assertEqual(found, len(self.examine(rules)[0]), flags)
+
     def test_advice(self) -> None:
         """What to do goes by who made the rule."""
         (finding,), _ = self.examine(Rules(saved={False: SAVED}))

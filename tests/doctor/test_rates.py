@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twistedudp.doctor._examine import _good
 from twistedudp.doctor._rates import Paced, Rates, differ, judge_rates
 
 PEER = ("192.0.2.1", 7)
@@ -63,6 +66,23 @@ class RatesTests(SynchronousTestCase):
         self.assertEqual((finding.code, finding.fault), ("UDP-RATE-LIMITED", True))
         self.assertIn("lost above about 50 per second", finding.says)
         self.assertIn("of the 100 at once the first 31 were answered without a gap", finding.evidence)
+
+    def test_refused_here(self) -> None:
+        """What the own kernel did not send is a finding of its own, by why, and no loss of the path's."""
+        for number, code in ((errno.EPERM, "UDP-LOCAL-FIREWALL"), (errno.ENOBUFS, "UDP-CANNOT-SEND")):
+            rates = Rates(paced(420, 420, refused=((number, 180),)))
+            [finding] = judge_rates(PEER, rates)
+            self.assertEqual((finding.code, finding.fault), (code, True))
+            self.assertIn("sent only 420 of 600 datagrams", finding.says)
+            self.assertEqual(finding.evidence, (f"180 not sent: {os.strerror(number)}",))
+            self.assertEqual(_good(rates, None)[:-1], [])
+        self.assertIn("all answered", _good(Rates(paced(600, 600)), None)[0])
+
+    def test_forking_server(self) -> None:
+        """A limit may be a server that starts a process for each datagram; the advice names it."""
+        for steady in (paced(750, 80, rate=500.0, passed=50.2), paced(750, 750, rate=500.0)):
+            [finding] = judge_rates(PEER, Rates(paced(600, 60, burst=100, first=31), paced(200, 200), steady))
+            self.assertIn("starts a process for each datagram", finding.advice)
 
     def test_bursts_only(self) -> None:
         """Where an even series passes, only the burst is to blame."""

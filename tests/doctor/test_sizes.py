@@ -62,6 +62,13 @@ class SizesTests(SynchronousTestCase):
         self.assertEqual(self.codes(sweep("server", largest=1024, cut_to=1024)), [("UDP-CUT", True)])
         self.assertEqual(self.codes(sweep("server", largest=1024, fragments_pass=None)), [("UDP-CUT", True)])
 
+    def test_own_machine(self) -> None:
+        """Where this machine does not send large datagrams, that is told with its reason."""
+        detail = "this machine does not send it: Operation not permitted"
+        own = sweep("this machine", largest=972, path_mtu=None, fragments_pass=None, detail=detail)
+        self.assertEqual(self.codes(own), [("UDP-CANNOT-SEND", True)])
+        self.assertIn(detail, judge_sizes(PEER, own)[0].says)
+
     def test_no_answer(self) -> None:
         """A server that has gone silent meanwhile says nothing about sizes."""
         self.assertEqual(self.codes(sweep("no answer", largest=None, path_mtu=None)), [])

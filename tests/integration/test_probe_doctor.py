@@ -13,6 +13,7 @@ from tests.integration.addresses import ip_batch
 from tests.integration.examining import CLOSED, DoctorCase
 from tests.integration.routed import HOSTS
 from tests.integration.sockets import address_of
+from twistedudp.doctor._asking import CLOSED_PORT
 
 pytestmark = pytest.mark.heavy
 
@@ -190,6 +191,12 @@ class LocalCausesCase(DoctorCase):
         self.path.rules(self.path.client, "output", f"udp dport {port} drop")
         finding = await self.only("UDP-LOCAL-FIREWALL", self.hosts.server, port)
         self.assert_evidence(finding, "(EPERM)")
+
+    async def test_rule_against_the_knock(self) -> None:
+        """A rule against the port that is tried in silence says nothing of the one asked about."""
+        port = self.serve(mode="mute")
+        self.path.rules(self.path.client, "output", f"udp dport {CLOSED_PORT} drop")
+        await self.only("UDP-SILENT", self.hosts.server, port)
 
     async def test_rule_rejects(self) -> None:
         """A rule that rejects what leaves sends an ICMP error from the own address, which is no router's."""

@@ -137,6 +137,17 @@ class LossTests(SlowCase):
             self.assertTrue(13 < share < 27, finding.says)
             self.assertTrue(finding.fault)
 
+    async def test_own_limit(self) -> None:
+        """What a rule of this machine holds back is not said to be answered, nor to be lost on the way."""
+        self.path.rules(
+            self.path.client, "output", *self.to_servers("limit rate over 200/second burst 50 packets drop")
+        )
+        for found in (await self.examine_both()).values():
+            self.assertEqual([finding.code for finding in found][:2], ["UDP-ANSWERED", "UDP-LOCAL-FIREWALL"], found)
+            self.assertTrue(found[1].fault)
+            self.assert_evidence(found[1], "not sent: Operation not permitted")
+            self.assertFalse(any("all answered" in line for line in found[0].evidence), found)
+
     async def test_rate_limited(self) -> None:
         """A limit is told from loss, and its rate is found."""
         self.path.rules(
@@ -174,6 +185,18 @@ class CommandTests(DoctorCase):
         done = self.run_command("--quick", target)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertTrue(done.stdout.startswith(f"UDP-ANSWERED: {target} answers after"), done.stdout)
+
+    def test_mistyped(self) -> None:
+        """What can be no host is a finding, and nothing is logged beside it."""
+        for host, code in (
+            ("a..b", "UDP-NAME-UNKNOWN"),
+            ("a" * 64 + ".example", "UDP-NAME-UNKNOWN"),
+            ("[fe80::1%nosuch]", "UDP-NO-ROUTE"),
+            ("[fe80::1]", "UDP-NO-ROUTE"),
+        ):
+            done = self.run_command(f"{host}:9")
+            self.assertEqual((done.returncode, done.stderr), (1, ""), host)
+            self.assertTrue(done.stdout.startswith(f"{code} (fault): "), done.stdout)
 
     def test_silence_is_short(self) -> None:
         """Silence takes less than five seconds by default, beside the start of the program."""

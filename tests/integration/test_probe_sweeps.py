@@ -146,6 +146,33 @@ class MoreSizeTests(SweepCase):
         found = await self.sweep(self.serve(HOSTS["IPv4"]))
         self.assertEqual((found.largest, found.limit), (NARROW - 28, "router"))
 
+    async def test_not_sent(self) -> None:
+        """A rule of this machine's is told apart, whether it stops all sizes or the larger ones."""
+        host, port = peer = self.serve(HOSTS["IPv4"])
+        self.path.rules(self.path.client, "output", f"udp dport {port} udp length > 1008 drop")
+        found = await self.sweep(peer)
+        self.assertEqual((found.largest, found.limit, found.path_mtu), (1000, "this machine", None))
+        self.assertIn("Operation not permitted", found.detail)
+        self.path.rules(self.path.client, "output", f"ip daddr {host} drop")
+        found = await sweep_size(self.reactor, peer, timeout=TIMEOUT)
+        self.assertEqual((found.largest, found.limit, found.probes), (None, "this machine", 0))
+        self.assertIn("Operation not permitted", found.detail)
+        rates = await sweep_rate(self.reactor, peer, seconds_per_step=STEP, timeout=TIMEOUT)
+        self.assertEqual((rates.highest, rates.bound, len(rates.steps)), (None, "this machine", 1))
+        self.assertIn("Operation not permitted", rates.detail)
+
+    async def test_no_server(self) -> None:
+        """An address to which nothing can be sent is wrong usage, told in a line."""
+        for sweep in ("--sweep-size", "--sweep-rate"):
+            for host, words in (
+                ("[fe80::1%nosuch]", b"udpecho: fe80::1%nosuch: there is no network interface 'nosuch'\n"),
+                ("127.255.255.255", b"udpecho: 127.255.255.255 is a broadcast address; a sweep asks one server"),
+            ):
+                _, complaints, status = await getProcessOutputAndValue(
+                    UDPECHO, ("ping", f"{host}:9", sweep), os.environ
+                )  # type: ignore[no-untyped-call]  # Twisted has not annotated it
+                self.assertEqual((complaints[: len(words)], status), (words, 2))
+
     async def test_command(self) -> None:
         """The command prints one JSON object with the same result."""
         host, port = self.serve(HOSTS["IPv4"])

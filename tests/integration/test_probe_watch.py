@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
 import signal
 import socket
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.binomial import binomial_bounds
+from tests.integration.netns import NetworkNamespace, missing_for_namespaces
 from tests.integration.sockets import has_ipv6_loopback
 from tests.integration.twistd import (
     PATIENCE,
@@ -31,6 +33,8 @@ from twistedudp.address import format_address
 from twistedudp.watch._metrics_port import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 pytestmark = pytest.mark.heavy
@@ -74,6 +78,15 @@ def scrape_until(probe: RunningTwistd, name: str, least: float, **labels: str) -
         if time.monotonic() > ends:
             raise AssertionError(f"{name} stays below {least}:\n{scrape.text[:5000]}")
     return scrape
+
+
+def wait_until(found: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    ends = time.monotonic() + PATIENCE
+    while not found():
+        if time.monotonic() > ends:
+            raise AssertionError("it did not come to that")
+        threading.Event().wait(0.01)
 
 
 class Receiver:
@@ -196,6 +209,59 @@ class LifeTests(SynchronousTestCase):
                     probe.wait_for("rpc .* is up")
                     probe.wait_for("auto .* is up")
                     probe.wait_for("echo .* is down: .* it answers, but by the protocol rpc, not echo")
+
+    def test_background(self) -> None:
+        """A command that leaves a process behind, which holds its output, delays no end."""
+        with Directory() as directory, RunningTwistd() as server:
+            left = directory.path / "left"
+            text = f"#!/bin/sh\nsleep 100 &\necho $! > {left}.new\nmv {left}.new {left}\n"
+            script = directory.write("page-me", text)
+            script.chmod(0o755)
+            with probing("--target", f"web={format_address(server.address)}", "--on-change", str(script)) as probe:
+                probe.wait_for("web .* is up")
+                wait_until(left.exists)
+                try:
+                    begun = time.monotonic()
+                    self.assertEqual(probe.stop(), -signal.SIGTERM)
+                    self.assertLess(time.monotonic() - begun, 10.0)
+                    self.assertNotIn("Traceback", probe.output)
+                finally:
+                    os.kill(int(left.read_text(encoding="ascii")), signal.SIGKILL)
+
+    def test_firewall(self) -> None:
+        """Probes that a rule of the own machine forbids are not sent and not lost; the others go on."""
+        if reason := missing_for_namespaces():
+            raise SkipTest(reason)
+        network = NetworkNamespace()
+        self.addCleanup(network.close)
+        network.run("ip", "link", "set", "lo", "up")
+        with network.entered(), RunningTwistd(command=("udpecho", "-p0", "-i", "0.0.0.0")) as server:  # noqa: S104  # loopback's many addresses
+            port = server.address[1]
+            targets = [f"--target=t{number}=127.0.0.{number}:{port}" for number in range(1, 41)]
+            with probing(*targets, "--interval", "0.2", "--timeout", "0.2") as probe:
+                probe.wait_for("is up: it answers", times=40)
+                rule = "ip daddr 127.0.0.7 udp dport"
+                chain = f"chain out {{ type filter hook output priority 0; {rule} {port} drop; }}"
+                network.run("nft", "-f", "-", text=f"table inet refusing {{ {chain}; }}")
+                probe.wait_for("t7 .* is down: 5 probes .*: this machine cannot send to it: Operation not permitted")
+                refused = scrape_until(probe, "udpprobe_probes_not_sent_total", 10, target="t7")
+                network.run("nft", "delete", "table", "inet", "refusing")
+                probe.wait_for("t7 .* is up: 3 answers in a row")
+        self.assertLessEqual(refused.sum("udpprobe_probes_lost_total", target="t7"), 1)
+        self.assertEqual(
+            refused.sum("udpprobe_probes_not_sent_total"), refused.sum("udpprobe_probes_not_sent_total", target="t7")
+        )
+        self.assertEqual(refused.sum("udpprobe_up"), 39)
+
+    def test_pipe(self) -> None:
+        """A pipe as the file of targets is told in one line, at the start: SIGHUP would wait for its writer."""
+        with Directory() as directory:
+            os.mkfifo(directory.path / "targets.toml")
+            finished = run_twistd("udpprobe", "--targets", "targets.toml", directory=directory.path)
+        self.assertEqual((finished.returncode, finished.stdout), (1, ""))
+        self.assertRegex(
+            finished.stderr, r"\Atwistd udpprobe: .*: it is a pipe, which cannot be read again; [^\n]*\n\Z"
+        )
 
     def test_taken_port(self) -> None:
         """A port for metrics that is taken is told in one line before a daemon forks, and leaves no pid file."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
+import tracemalloc
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +28,7 @@ from twistedudp.probing._compare import (
     _wilson,
     compare_runs,
 )
-from twistedudp.probing._runs import LARGEST_HISTOGRAM, run_of_json_untrusted
+from twistedudp.probing._runs import LARGEST_HISTOGRAM, LARGEST_PAYLOAD, run_of_json_untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -377,6 +380,18 @@ class ReadingTests(SynchronousTestCase):
         compared = compare_runs(run, run)
         for measure in ("loss", "mean", "p50", "p90", "p99", "jitter"):
             self.assertAlmostEqual(measured(compared, measure).a or 0.0, float(str(summary[measure])), 9, measure)
+
+    def test_bomb(self) -> None:
+        """A histogram of some kilobytes that unpacks to many megabytes is refused before it does."""
+        head = base64.b64decode(str(self.summary()["histogram"]))[:4]
+        packed = zlib.compress(bytes(64 * 1024 * 1024))
+        bomb = base64.b64encode(head + len(packed).to_bytes(4, "big") + packed).decode()
+        self.assertLess(len(bomb), LARGEST_HISTOGRAM)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        with self.assertRaisesRegex(ValueError, "is damaged"):
+            run_of_json_untrusted({**self.summary(), "histogram": bomb})
+        self.assertLess(tracemalloc.get_traced_memory()[1], 6 * LARGEST_PAYLOAD)
 
     def test_refused(self) -> None:
         """What is no summary is refused with a reason, and with nothing but a ValueError."""

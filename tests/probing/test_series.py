@@ -142,6 +142,13 @@ class SeriesTests(SynchronousTestCase):
         summary = self.series.summary()
         self.assertEqual((summary.sent, summary.lost, summary.not_sent), (1, 1, 1))
 
+    def test_duration_of_one(self) -> None:
+        """A series lasts until the last answer, also where that was taken before the sending was noted."""
+        _, probe, _ = self.series.table.next_probe(now_ns=0)
+        self.series.reply_received_untrusted(probe, arrived_ns=3 * MS)
+        self.series.probe_made(due_ns=0, now_ns=0)
+        self.assertEqual(self.series.summary().duration, 0.003)
+
     def test_clock(self) -> None:
         """That the wall clock was set is told."""
         self.series.clock_jumped()

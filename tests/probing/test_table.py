@@ -89,6 +89,17 @@ class FateTests(TableCase):
         self.assertEqual(self.reply(0, TIMEOUT + 6), "duplicate")
         self.assert_counts(sent=1, lost=1, late=1, duplicated=1)
 
+    def test_newly_lost(self) -> None:
+        """The first to tell of a loss is the late answer only where nothing has told of it before."""
+        self.send(2)
+        first = self.table.reply_received_untrusted(self.probes[0], arrived_ns=TIMEOUT + 5)
+        self.assertEqual((first.kind, first.newly_lost, first.sent_ns), ("late", True, 0))
+        self.assertEqual([event.sequence for event in self.table.deadline_reached(now_ns=TIMEOUT + MS)], [1])
+        second = self.table.reply_received_untrusted(self.probes[1], arrived_ns=TIMEOUT + 2 * MS)
+        self.assertEqual((second.kind, second.newly_lost), ("late", False))
+        again = self.table.reply_received_untrusted(self.probes[0], arrived_ns=TIMEOUT + 6)
+        self.assertEqual((again.kind, again.newly_lost), ("duplicate", False))
+
     def test_duplicates(self) -> None:
         """Each further answer is a duplicate; the first one alone tells a round trip that counts."""
         self.send()

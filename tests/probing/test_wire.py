@@ -76,6 +76,11 @@ class DecodingTests(SynchronousTestCase):
         odd = _msgpack.encode_response(probe_of(self.probe).msgid, "no", None)
         self.assertEqual(self.wire.decode_untrusted(odd).error, "error")
 
+    def test_long_error(self) -> None:
+        """Of an error's code no more is kept than a name may have, however long it is."""
+        code = self.wire.decode_untrusted(error_answer(self.probe, "x" * 60000)).error
+        self.assertEqual(code, "x" * 64)
+
     def test_every_bit(self) -> None:
         """Whatever bit is changed on the way, no answer of an echo or rpc server passes for another or for itself.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -155,6 +157,18 @@ class CommandTests(SynchronousTestCase):
         )
         self.reactor.started[1].end()
 
+    def test_background(self) -> None:
+        """One that has exited, but whose child holds its output: when its time is up, its output is read no more."""
+        self.command.tell(change())
+        (process,) = self.reactor.started
+        process.running = False
+        self.reactor.advance(COMMAND_TIMEOUT - 0.1)
+        self.assertFalse(process.closed)
+        self.reactor.advance(0.2)
+        self.assertTrue(process.closed)
+        process.end()
+        self.assertEqual((self.counts(), self.command.running), ([1, 0, 0], 0))
+
     def test_failures(self) -> None:
         """A failure is logged with what the command said, once a minute at most, and the next change is told."""
         with capturedLogs() as events:
@@ -218,6 +232,16 @@ class ParseTests(SynchronousTestCase):
         words = parse_command("sh -c 'echo $UDPPROBE_TARGET'")
         self.assertTrue(words[0].startswith("/"))
         self.assertEqual(words[1:], ["-c", "echo $UDPPROBE_TARGET"])
+
+    def test_link(self) -> None:
+        """A link stays one, for many programs go by the name that they are called by; its path becomes absolute."""
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "page-me"
+            link.symlink_to("/bin/sh")
+            for text in (str(link), os.path.relpath(link)):
+                self.assertEqual(parse_command(f"{text} -v"), [str(link), "-v"])
+            self.patch(os, "environ", {**os.environ, "PATH": folder})
+            self.assertEqual(parse_command("page-me"), [str(link)])
 
     def test_wrong(self) -> None:
         """What cannot be run is told in a line."""

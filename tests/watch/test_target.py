@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -191,6 +192,19 @@ class FileTests(SynchronousTestCase):
     def test_too_deep(self) -> None:
         """A text that nests without end is refused, not followed."""
         self.assertTrue(self.refused("targets = " + "[" * 100000))
+
+    def test_too_many_digits(self) -> None:
+        """A number that Python does not read for its length is refused like any other mistake."""
+        for text in ("[defaults]\nsize = " + "9" * 5000, "[targets.web]\naddress = 'a'\ninterval = " + "9" * 5000):
+            self.assertIn("it has a value that cannot be read: ", self.refused(text))
+
+    def test_pipe(self) -> None:
+        """A pipe, of which SIGHUP would wait for a writer, is refused at once."""
+        path = self.path()
+        os.mkfifo(path)
+        self.patch(Path, "open", lambda *_, **__: self.fail("it was opened, which waits for a writer"))
+        error = self.assertRaises(SettingError, read_targets, path, Settings())
+        self.assertEqual(str(error), f"{path}: it is a pipe, which cannot be read again; name a regular file")
 
     def test_file(self) -> None:
         """What is wrong with the file itself is told with its path."""

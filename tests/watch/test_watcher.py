@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tests.simulation import CLIENT, DELAY, PORT, SERVER, SERVER6, Echo, Simulat
 from twistedudp import transport
 from twistedudp.interfaces import Unreachable
 from twistedudp.methods import RPCMethods, method
+from twistedudp.transport._errors import invalid_address
 from twistedudp.watch import Settings, Target, Watcher
 from twistedudp.watch import _watched as watched_module
 from twistedudp.watch._names import AGAIN_AFTER, FAILURES_BELIEVED, MAX_LOOKUPS
@@ -295,6 +297,59 @@ class FateTests(WatcherTestCase):
             "3 probes in a row failed: this machine cannot send to it: [Errno 22] Invalid argument",
         )
 
+    def test_wrong_zone(self) -> None:
+        """An address that cannot be sent to is told with the reason, in words."""
+
+        def refuse(datagrams: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
+            return [
+                (*datagram, invalid_address("fe80::1%nope", "there is no such interface")) for datagram in datagrams
+            ]
+
+        self.serve(Echo())
+        self.watch((SERVER, PORT))
+        self.advance(2)
+        self.patch(self.watcher.ports[0], "write_batch", refuse)
+        self.advance(5)
+        self.assertIn("cannot send to it: fe80::1%nope: there is no such interface", self.changes[-1].says)
+
+    def test_refused_by_the_kernel(self) -> None:
+        """What the own kernel refuses, as for a firewall's rule, is not lost: only the first may be taken for that."""
+        for number in range(30):
+            self.serve(Echo(), PORT + number)
+        targets = self.watch(*((SERVER, PORT + number) for number in range(30)))
+        self.advance(3)
+        (port,) = self.watcher.ports
+        write, refused, batches = port.write, {PORT + 7, PORT + 8}, set()
+        write_batch = port.write_batch
+
+        def refuse(datagram: bytes, addr: Address) -> None:
+            if addr[1] in refused:
+                port.stats.count_send_error(errno.EPERM)
+            else:
+                write(datagram, addr)
+
+        def send(datagrams: list[tuple[bytes, Address]]) -> Any:
+            batches.add(len(datagrams))
+            return write_batch(datagrams)
+
+        self.patch(port, "write", refuse)
+        self.patch(port, "write_batch", send)
+        self.advance(8)
+        for watched in targets:
+            state, table = watched.health.state, watched.table
+            if watched.target.port in refused:
+                self.assertEqual((state, watched.health.reason), ("down", "not_sent"))
+                self.assertIn(table.lost, (0, 1))
+                self.assertGreaterEqual(table.not_sent, 6)
+            else:
+                self.assertEqual((state, table.lost, table.not_sent), ("up", 0, 0))
+        self.assertGreater(max(batches), 1)
+        self.assertIn(f"this machine cannot send to it: {os.strerror(errno.EPERM)}", self.changes[-1].says)
+        refused.clear()
+        self.advance(6)
+        self.assertEqual({watched.health.state for watched in targets}, {"up"})
+        self.assertFalse(any(watched.refused for watched in targets))
+
     def test_no_port(self) -> None:
         """Where no port can be opened, as on a machine without IPv6, that is the reason; others are probed."""
         self.serve(Echo())
@@ -324,6 +379,17 @@ class FateTests(WatcherTestCase):
         self.assertEqual((watched.health.state, table.received, table.lost), ("down", 0, table.sent - table.waiting))
         self.assertIn(table.lost - table.late, (0, 1))
         self.assertGreater(table.late, 7)
+
+    def test_just_late(self) -> None:
+        """So does one that comes after the timeout, but before anybody has looked: it is a failure all the same."""
+        self.network.impair(self.here, self.there, "delay=259ms")  # and back, with DELAY: 20 ms more than the timeout
+        self.serve(Echo())
+        (watched,) = self.watch((SERVER, PORT))
+        self.advance(10)
+        table = watched.table
+        self.assertEqual((watched.health.state, watched.health.reason), ("down", "no_answer"))
+        self.assertEqual((table.received, table.lost, watched.rolling.loss), (0, table.sent - table.waiting, 1.0))
+        self.assertEqual(table.late, table.lost)
 
     def test_many_probes(self) -> None:
         """When sequence numbers come to their end another series begins, and no counter goes back."""
@@ -487,6 +553,21 @@ class NameTests(WatcherTestCase):
         self.network.names["server.example"] = ("192.0.2.9", SERVER)
         self.advance(2 * AGAIN_AFTER)
         self.assertEqual(watched.address, (SERVER, PORT))
+
+    def test_another_address(self) -> None:
+        """While a name with several addresses is down each look-up goes on to the next; what answers is kept."""
+        self.serve(Echo(), interface=SERVER)
+        self.network.names["three.example"] = ("192.0.2.9", SERVER6, SERVER)
+        (watched,) = self.watch(("three.example", PORT))
+        self.advance(5)
+        self.assertEqual((watched.health.state, watched.address), ("down", ("192.0.2.9", PORT)))
+        found = [watched.address]
+        for _ in range(round(6 * AGAIN_AFTER)):
+            self.advance(1)
+            if watched.address != found[-1]:
+                found.append(watched.address)
+        self.assertEqual(found, [("192.0.2.9", PORT), (SERVER6, PORT), (SERVER, PORT)])
+        self.assertEqual(watched.health.state, "up")
 
     def test_lost_name(self) -> None:
         """A name that stops resolving keeps its address for some look-ups, and is down after these."""

@@ -30,15 +30,15 @@ EPILOG: Final = (
     "that holds no summary."
 )
 
-_LEAST_CONFIDENCE: Final = 0.5
+_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.999999
 _WORST: Final = 1
 _WIDEST_NAME: Final = 10  # characters: the table has 80 columns
 
 
 def _confidence(text: str) -> float:
     value = share("--confidence", str(text))
-    if not _LEAST_CONFIDENCE <= value < 1:
-        raise Misuse(f"--confidence {text}: it must be at least 50% and below 100%, such as 95%")
+    if not _LEAST_CONFIDENCE <= value <= _MOST_CONFIDENCE:
+        raise Misuse(f"--confidence {text}: it must be at least 50% and at most 99.9999%, such as 95%")
     return value
 
 
@@ -164,7 +164,7 @@ def _sentences(compared: Comparison, b: str) -> list[str]:
     ]
     if not sentences:
         sentences.append("No difference, as far as these data tell.")
-    sentences += [f"Note: {note}." for note in compared.notes]
+    sentences += [f"Note: {one_line(note)}." for note in compared.notes]
     sentences.append(
         f"All {len(compared.differences)} intervals hold together with {compared.confidence * 100:g}% confidence, if "
         "probes are independent of each other: in bursts they are not, and then several runs tell more than one."

@@ -75,7 +75,8 @@ def doctor(target: str, local: bool, as_json: bool, **options: Any) -> None:
     """
     if local:
         host, port = _local_target(target)
-        findings = _examine_local(host, port, options)
+        _refuse_asking()
+        findings = _local_examiner()(host, port)
     else:
         host, port = _target(target)
         findings = _examine(host, port, options)
@@ -90,6 +91,8 @@ def doctor(target: str, local: bool, as_json: bool, **options: Any) -> None:
 
 
 def _target(text: str) -> Address:
+    if text.isdecimal():
+        raise Misuse(f"{text!r} is a port without a host; write HOST:{text}, or --local :{text}")
     try:
         return parse_host_port(text, DEFAULT_PORT)
     except ValueError as error:
@@ -105,12 +108,17 @@ def _local_target(text: str) -> Address:
     return host, port
 
 
-def _examine_local(host: str, port: int, options: dict[str, Any]) -> list[Finding]:
-    for name in ("ipv4", "ipv6", "quick"):
-        if options[name]:
-            flag = {"ipv4": "-4", "ipv6": "-6"}.get(name, f"--{name}")
+def _refuse_asking() -> None:
+    """Refuse what was typed for a question, beside ``--local``.
+
+    Raises:
+        Misuse: There is such an option.
+    """
+    context = click.get_current_context()
+    for name in ("ipv4", "ipv6", "quick", "timeout", "receive_buffer"):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            flag = {"ipv4": "-4", "ipv6": "-6"}.get(name, f"--{name.replace('_', '-')}")
             raise Misuse(f"{flag} says how to ask a server, and --local asks nobody; leave one of them out")
-    return _local_examiner()(host, port)
 
 
 def _local_examiner() -> Callable[[str, int], list[Finding]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ._arguments import Misuse
 from ._options import address as parsed_address
 from ._options import duration, family_of_flags, family_options, share
 from ._ping_options import (
@@ -154,13 +155,19 @@ def ping(address: Address, ipv4: bool, ipv6: bool, **typed: Any) -> None:
 
 
 def _sweep(address: Address, family: AddressFamily | None, outputs: Outputs, typed: Mapping[str, Any]) -> int:
-    """Run a sweep, and return the exit status."""
+    """Run a sweep, and return the exit status.
+
+    Raises:
+        Misuse: Options that do not go together.
+    """
     from ._ask import Server  # noqa: PLC0415  # Twisted: only where something is asked
     from ._sweep import sweep_rate_command, sweep_size_command  # noqa: PLC0415  # likewise
 
     context = click.get_current_context()
     unset = (click.core.ParameterSource.DEFAULT, None)
     check_sweep({name: context.get_parameter_source(name) not in unset for name in context.params})
+    if typed["sweep_rate"] and typed["max_loss"] == 1:
+        raise Misuse("--max-loss 100%: with --sweep-rate it must be below 100%")
     server = Server(*address, typed["timeout"], family)
     if typed["sweep_size"]:
         return sweep_size_command(server, as_json=outputs.json, plain=outputs.plain)

@@ -45,6 +45,9 @@ LEAST_INTERVAL: Final = 0.001
 MOST_RATE: Final = 1_000_000
 """Probes in a second: more than any machine sends from one process, and a typing error."""
 
+LEAST_RATE: Final = 0.001
+"""Probes in a second; what is less is an interval, and asked for by that name."""
+
 MOST_PROBES: Final = 2**32 - 2
 """Sequence numbers have 32 bits, and the last one asks for the server's counts."""
 
@@ -166,8 +169,11 @@ def rate(text: str) -> float:
     """
     parsed = _RATE.fullmatch(text.strip())
     number = float(parsed[1]) * (1000 if parsed[2] else 1) if parsed else 0.0
-    if not 0 < number <= MOST_RATE:
-        raise Misuse(f"--flood {text}: write how many probes a second, above 0 and at most {MOST_RATE:,}, such as 5000")
+    if not LEAST_RATE <= number <= MOST_RATE:
+        raise Misuse(
+            f"--flood {text:.20}: write how many probes a second, at least {LEAST_RATE:g} and at most {MOST_RATE:,}, "
+            "such as 5000"
+        )
     return number
 
 

@@ -7,6 +7,7 @@ them: then one line each second says how it stands.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -23,6 +24,9 @@ __all__ = ["SHORTEST_PRINTED", "PlainLines", "PlainProgress", "event_line", "pro
 
 SHORTEST_PRINTED: Final = 0.01
 """Seconds between probes below which there is no line for each: a hundred lines a second are read by no person."""
+
+FOREIGN_EVERY: Final = 1.0
+"""Seconds between two lines about datagrams that answer nothing."""
 
 PROGRESS_EVERY: Final = 1.0
 """Seconds between two lines that say how it stands."""
@@ -79,8 +83,12 @@ def progress_line(series: ProbeSeries, *, elapsed: float) -> str:
 class PlainLines:
     """A line for each datagram; the arguments are those of :func:`event_line`."""
 
-    def __init__(self, *, address: str, size: int, timeout: float) -> None:
+    def __init__(
+        self, *, address: str, size: int, timeout: float, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
         self._address = address
+        self._seconds = seconds
+        self._foreign_after = 0.0
         self._size = size
         self._timeout = timeout
 
@@ -89,6 +97,11 @@ class PlainLines:
 
     def happened(self, event: ProbeEvent) -> None:
         """Print the line of an event."""
+        if event.kind == "foreign":  # anybody may send these, and as many as they like; the summary counts them
+            now = self._seconds()
+            if now < self._foreign_after:
+                return
+            self._foreign_after = now + FOREIGN_EVERY
         line = event_line(event, address=self._address, size=self._size, timeout=self._timeout)
         if line:
             click.echo(line)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ._arguments import Misuse
 from ._output import is_terminal, one_line, print_json
 from ._ping_units import share_text, time_text
 from ._sweep_findings import rate_findings, rate_text, size_findings
@@ -116,7 +117,14 @@ def sweep_rate_command(
 
 
 def _run(server: Server, sweeping: Callable[[ReactorBase, Address], Deferred[_T]], lines: _Lines) -> _T:
-    """Look the server up, and run a sweep to its end."""
+    """Look the server up, and run a sweep to its end.
+
+    Raises:
+        Misuse: Nothing can be sent to such an address.
+    """
+    from twisted.internet.error import InvalidAddressError  # noqa: PLC0415  # Twisted: only where something is asked
+
+    from ..transport import BroadcastNotAllowed  # noqa: PLC0415  # likewise
     from ._ask import run_until_done  # noqa: PLC0415  # Twisted: only where something is asked
     from ._ping_peer import addresses_of, answering_one  # noqa: PLC0415  # likewise
 
@@ -126,6 +134,12 @@ def _run(server: Server, sweeping: Callable[[ReactorBase, Address], Deferred[_T]
 
     try:
         return run_until_done(asking)
+    except InvalidAddressError as error:
+        raise Misuse(f"{one_line(server.host)}: {one_line(str(error.args[-1]))}") from error
+    except BroadcastNotAllowed as error:
+        raise Misuse(
+            f"{error.host} is a broadcast address; a sweep asks one server, by an address of its own"
+        ) from error
     finally:
         lines.status("")
 

@@ -27,6 +27,8 @@ def size_findings(found: SizeSweep) -> list[str]:
     if found.largest is None:
         if found.limit == "server":
             return [f"The server changes the size of what it gets: {found.steps[-1].detail}. It is no echo server."]
+        if found.limit == "this machine":
+            return [f"It is this machine that sends nothing to {found.address}: {found.detail}."]
         step = found.steps[-1]
         return [_no_answer(found.address, step.tries, found.detail)]
     sentences = [f"Payloads of up to {found.largest:,} bytes pass whole.", *_limit_of(found)]
@@ -67,6 +69,7 @@ def _limit_of(found: SizeSweep) -> list[str]:
         ends = {
             "interface": f"{mtu}, which is that of the own interface.",
             "router": f"{mtu}, as a router says by ICMP.",
+            "this machine": f"It is this machine that stops larger ones: {found.detail}.",
             "none": "That is the largest that was tried: the path may carry more.",
             "silence": f"{mtu}. Larger ones that may not be fragmented vanish without a word: a black hole.",
         }[found.limit]
@@ -81,6 +84,8 @@ def rate_findings(found: RateSweep) -> list[str]:
         return [_no_answer(found.address, step.sent, step.detail)]
     if found.highest is None:
         if found.bound == "this machine":
+            if not any(step.sent for step in found.steps):
+                return [f"It is this machine that sends nothing to {found.address}: {found.detail}."]
             return [f"It is this machine that loses probes at every rate: {found.detail}."]
         return [f"No rate was found at which {allowed} is lost; --max-loss 1% allows for some."]
     bits = found.highest * found.size * 8

@@ -78,7 +78,7 @@ async def ask(reactor: Any, peer: Address, *, timeout: float) -> Asked:
     exchange.open()
     try:
         await _probe(exchange, timeout * (1 - _LAST))
-        knocked = not (exchange.came or exchange.told or exchange.broadcast or exchange.table.not_sent)
+        knocked = _is_silent(exchange)
         if knocked:
             exchange.knock(CLOSED_PORT)
             tracing.open()
@@ -107,9 +107,16 @@ async def _probe(exchange: Exchange, seconds: float) -> None:
         interval *= 2 if not exchange.told else 1
 
 
+def _is_silent(exchange: Exchange) -> bool:
+    """Tell whether nothing came that has to do with the peer; strangers may write to any port."""
+    heard = any(came.kind != "other" or came.peer == exchange.peer for came in exchange.came)
+    return not (heard or exchange.told or exchange.broadcast or exchange.table.not_sent)
+
+
 def _settled(exchange: Exchange) -> bool:
     errors = [told for told in exchange.told if told.sequence >= 0 and told.reason.icmp_type]
-    return bool(exchange.came) or len(errors) >= _CONFIRMED or exchange.table.not_sent >= _CONFIRMED
+    answered = any(came.kind != "other" for came in exchange.came)
+    return answered or len(errors) >= _CONFIRMED or exchange.table.not_sent >= _CONFIRMED
 
 
 def _refused_for(exchange: Exchange) -> float:
@@ -122,9 +129,9 @@ def _asked(exchange: Exchange, tracing: Exchange, *, knocked: bool) -> Asked:
     hosts_word = [
         told
         for told in exchange.told
-        if told.peer != exchange.peer
+        if told.peer[1] == CLOSED_PORT != exchange.peer[1]
         and code_of(told.reason, ipv6=ipv6) == "UDP-REFUSED"
-        and told.reason.reporter == exchange.peer[0]
+        and told.reason.reporter == exchange.peer[0].partition("%")[0]
     ]
     hops_of = {sent.sequence: sent.ttl for sent in tracing.sent}
     hops = {}
@@ -141,7 +148,11 @@ def _asked(exchange: Exchange, tracing: Exchange, *, knocked: bool) -> Asked:
         sent=exchange.sent,
         came=exchange.came,
         told=about_peer,
-        send_errors=dict(stats.send_errors),
+        send_errors={
+            number: count - exchange.knock_errors.get(number, 0)
+            for number, count in stats.send_errors.items()
+            if count > exchange.knock_errors.get(number, 0)
+        },
         broadcast=exchange.broadcast,
         waited=exchange.now(),
         hops=sorted(hops.items()),

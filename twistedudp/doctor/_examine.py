@@ -2,8 +2,10 @@
 
 Theory of operation: the name is looked up, each of its addresses is asked, and the first that answers is tried further:
 loss and rate first, since what is known of them tells how often a large datagram must be tried. Whatever stops a step
-becomes a finding, never an exception. Each step has an end, so that the whole lasts 45 seconds at most, with a name of
-four addresses of which three are silent.
+becomes a finding, never an exception. Each step has an end: with a timeout of T seconds the name takes T at most, each
+of four addresses T, the series of probes 10 and four times T (their answers may take as long as the first one), and
+the sizes 15. That is a minute or so with the T of 4 that is usual; where three addresses are silent and the fourth
+answers quickly, 45 seconds.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, InvalidAddressError
 
 from .._resolve import resolve
-from ..address import format_address, is_group, is_unspecified
+from ..address import format_address, is_group, is_ip, is_ipv6, is_unspecified
 from ._asking import ask
 from ._findings import Finding
 from ._judge import broadcast, judge
@@ -107,6 +110,11 @@ async def _look_up(
     this: _Examination, host: str, port: int, family: AddressFamily | None
 ) -> tuple[list[Address], bool]:
     """Return the addresses of a host, and whether the name server took too long."""
+    if not is_ip(host):
+        try:
+            host.encode("idna")  # as the resolver will, whose error would go to the log only
+        except UnicodeError:
+            return [], False
     done: Deferred[list[Address]] = Deferred()
     late: list[bool] = []
 
@@ -134,6 +142,10 @@ async def _examine_address(this: _Examination, peer: Address, *, further: bool) 
     if is_unspecified(peer[0]):
         text = f"{peer[0]} is what a server listens at, for all of its addresses; nobody can be asked there"
         return [Finding("UDP-NO-ROUTE", text, (), "name an address of the server, 127.0.0.1 on this machine")], False
+    if _wants_interface(peer[0]):
+        text = f"{peer[0]} is a link-local address, which says nothing without the interface that it is behind"
+        advice = f"write the interface too: {peer[0]}%eth0 ('ip link' lists this machine's)"
+        return [Finding("UDP-NO-ROUTE", text, (), advice)], False
     this.on_step(f"asking {format_address(peer)}")
     findings: list[Finding] = []
     try:
@@ -143,7 +155,15 @@ async def _examine_address(this: _Examination, peer: Address, *, further: bool) 
             findings = await _try_further(this, asked, findings)
     except CannotListenError as error:
         findings = [*findings, _no_port(peer, error)]
+    except InvalidAddressError as error:
+        text = f"nothing can be sent to {peer[0]}: {error.args[-1]}"
+        findings = [Finding("UDP-NO-ROUTE", text, (), "'ip link' lists this machine's interfaces")]
     return findings, findings[0].code == "UDP-ANSWERED"
+
+
+def _wants_interface(host: str) -> bool:
+    """Tell whether an address is one of IPv6 that each link has anew (RFC 4007), and does not name its link."""
+    return is_ipv6(host) and "%" not in host and ip_address(host).is_link_local
 
 
 async def _try_further(this: _Examination, asked: Asked, findings: list[Finding]) -> list[Finding]:
@@ -164,7 +184,7 @@ def _good(rates: Rates, sizes: SizeSweep | None) -> list[str]:
     """Return what is right with a path, in lines."""
     lines = []
     fast = rates.fast
-    if rates.slow is None:
+    if rates.slow is None and not fast.refused:
         lines.append(f"{fast.sent} more at {fast.rate:,.0f} per second, {fast.burst} of them at once: all answered")
     if fast.duplicated:
         lines.append(f"{fast.duplicated} answers came more than once")
@@ -173,6 +193,9 @@ def _good(rates: Rates, sizes: SizeSweep | None) -> list[str]:
             *lines,
             f"large datagrams: nothing certain within {LONGEST:g} s; 'udpecho ping --sweep-size' takes longer",
         ]
+    if sizes.largest is None and sizes.cut_to is None:
+        why = f" ({sizes.detail})" if sizes.detail else ""
+        return [*lines, f"large datagrams: not tried, for small ones were not answered any more{why}"]
     lines += [line for line in size_lines(sizes) if " pass" in line or "fragments: answered" in line]
     return lines
 

@@ -98,6 +98,7 @@ class Exchange(DatagramProtocol):  # budget: its notes are what it is for
         came: What came.
         told: ICMP errors, and missing routes.
         broadcast: Whether the own kernel says that the address is a broadcast address.
+        knock_errors: What the own kernel said of :meth:`knock`, by errno: nothing of the peer's port.
         port: The port, while it listens.
     """
 
@@ -112,6 +113,7 @@ class Exchange(DatagramProtocol):  # budget: its notes are what it is for
         self.came: list[Came] = []
         self.told: list[Told] = []
         self.broadcast = False
+        self.knock_errors: dict[int, int] = {}
         self.port: Any = None
         self.where: Address = ("", 0)
         self._reactor = reactor
@@ -170,7 +172,10 @@ class Exchange(DatagramProtocol):  # budget: its notes are what it is for
 
     def knock(self, port: int) -> None:
         """Send one empty datagram to another port of the same host: where nobody listens, a host that is up says so."""
+        before = dict(self.port.stats.send_errors)
         self.port.write(b"", (self.peer[0], port))
+        after = self.port.stats.send_errors
+        self.knock_errors = {number: count - before.get(number, 0) for number, count in after.items()}
 
     def wait(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> Deferred[None]:
         """Return a Deferred that fires with None when so much time has passed, or earlier, when it is enough.

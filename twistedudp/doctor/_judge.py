@@ -198,7 +198,7 @@ def _code_for(asked: Asked, told: Told) -> str:
     """Return the code of the finding that an error makes, by what it says and who says it."""
     code = code_of(told.reason, ipv6=is_ipv6(asked.peer[0]))
     reporter = told.reason.reporter
-    if code == "UDP-REFUSED" and reporter != asked.peer[0]:
+    if code == "UDP-REFUSED" and reporter != _host(asked):
         code = "UDP-PROHIBITED"  # not the host's own word
     if code == "UDP-PROHIBITED" and _is_own(asked, reporter):
         return "UDP-LOCAL-FIREWALL"
@@ -206,7 +206,12 @@ def _code_for(asked: Asked, told: Told) -> str:
 
 
 def _is_own(asked: Asked, reporter: str) -> bool:
-    return reporter == asked.own_host != asked.peer[0]
+    return reporter == asked.own_host.partition("%")[0] != _host(asked)
+
+
+def _host(asked: Asked) -> str:
+    """Return the address as ICMP errors name it: without the interface of a link-local one."""
+    return asked.peer[0].partition("%")[0]
 
 
 def _name(asked: Asked, told: Told) -> str:
@@ -227,7 +232,7 @@ def _refused(asked: Asked, told: Told) -> Finding:
 
 def _prohibited(asked: Asked, told: Told) -> Finding:
     reporter = told.reason.reporter
-    host_itself = reporter == asked.peer[0]
+    host_itself = reporter == _host(asked)
     who = "the firewall of the host itself" if host_itself else f"the router {reporter}"
     return Finding(
         "UDP-PROHIBITED",

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..address import canonical, is_ip
+from ..address import canonical, is_ip, is_unspecified
 from ..transport._holder import PROC
 from ..transport._kernel import LINUX
 from ._findings import Finding
@@ -64,6 +64,16 @@ def examine_local(host: str, port: int, system: System = THIS_SYSTEM) -> list[Fi
     Returns:
         The findings, faults first and then those on who listens. There is at least one.
     """
+    host = "" if is_ip(host) and is_unspecified(host) else host  # it stands for every address, as no host does
+    if missing := _missing_interface(host):
+        return [
+            Finding(
+                "UDP-NO-ROUTE",
+                f"this machine has no interface {missing!r}, so it has no address {host}",
+                (),
+                f"'ip address' lists the interfaces and their addresses; :{port} looks at all of them",
+            )
+        ]
     try:
         hosts = _numeric(host)
     except (OSError, UnicodeError) as error:
@@ -96,6 +106,18 @@ def _unknown(why: str) -> Finding:
         ("not seen: who has the port, its receive queue, what was dropped, and the rules of the packet filter",),
         "use the system's own tools: 'netstat -an -p udp', 'lsof -iUDP', 'netstat -s -p udp'; on Linux, mount /proc",
     )
+
+
+def _missing_interface(host: str) -> str:
+    """Return the interface that an address names, where there is none of that name; else an empty text."""
+    name = host.partition("%")[2] if is_ip(host) else ""
+    if not name:
+        return ""
+    try:
+        _ = socket.if_indextoname(int(name)) if name.isdecimal() else str(socket.if_nametoindex(name))
+    except (OSError, OverflowError):
+        return name
+    return ""
 
 
 def _numeric(host: str) -> list[str]:

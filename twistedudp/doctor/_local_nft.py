@@ -154,6 +154,17 @@ def rule_texts(listing: str) -> dict[tuple[str, str, int], str]:
     return texts
 
 
+def dormant_tables(listing: str) -> set[str]:
+    """Return the tables that are switched off, from ``nft -a list ruleset``: the JSON of nft 1.0.6 leaves flags out."""
+    table, dormant = "", set()
+    for line in listing.splitlines():
+        if opened := re.match(r"table (\S+ \S+) \{", line):
+            table = opened[1]
+        elif re.match(r"\tflags .*\bdormant\b", line):
+            dormant.add(table)
+    return dormant
+
+
 def _entries(text: str) -> list[tuple[str, dict[str, Any]]]:
     try:
         listed = json.loads(text)["nftables"]

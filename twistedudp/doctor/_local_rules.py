@@ -22,7 +22,7 @@ from ..transport._holder import PROC
 from ._findings import Finding
 from ._local_filter import Does, passage, told_once
 from ._local_iptables import parse_saved_rules
-from ._local_nft import extended_tables, parse_ruleset, rule_texts, shortened
+from ._local_nft import dormant_tables, extended_tables, parse_ruleset, rule_texts, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -85,7 +85,7 @@ class Rules:
             family = "ip6" if datagram.ipv6 else "ip"
             try:
                 twice = extended_tables(self.nft).intersection(f"{family} {table}" for table in _TABLES)
-                without = twice if saved else ()
+                without = (twice if saved else set()) | dormant_tables(self.listing)
                 rulesets.append(parse_ruleset(self.nft, datagram, rule_texts(self.listing), without))
             except ValueError as error:
                 raise RulesNotReadable(f"what nft prints is not understood ({error})") from error

@@ -10,7 +10,9 @@ buffer.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..address import format_address
@@ -40,8 +42,10 @@ MEANT: Final = 0.01
 _SURE: Final = 4.0
 """Standard deviations between two shares of loss that cannot be chance: 3 in 100,000 are further apart."""
 
+_FORKS: Final = ", such as one that starts a process for each datagram (inetd, 'socat ...,fork')"
 _TICK: Final = 0.004  # seconds
-_TAIL: Final = 0.3  # seconds to wait for answers beyond four round trips
+_TAIL: Final = 0.3  # seconds to wait for answers beyond a round trip
+_SPARE: Final = 1.0  # seconds beyond that at most, where round trips vary: up to three times the one that is known
 _STEADY_SECONDS: Final = 1.5
 _SKIPPED: Final = 0.5  # seconds of it in which a limiter's reserve runs out
 
@@ -64,6 +68,8 @@ class Paced(NamedTuple):
     """Its bytes."""
     passed: float
     """Answers per second, without the beginning of the series."""
+    refused: tuple[tuple[int, int], ...] = ()
+    """What the own kernel did not send: errno, how many."""
 
     @property
     def loss(self) -> float:
@@ -125,7 +131,7 @@ class _Pacing:
     def __init__(self, reactor: Any, peer: Address, rtt: float) -> None:
         self._reactor = reactor
         self._peer = peer
-        self._tail = _TAIL + 4 * rtt
+        self._tail = _TAIL + rtt + min(3 * rtt, _SPARE)
 
     async def run(self, rate: float, seconds: float, *, burst: int = 0, receive_buffer: int | None = None) -> Paced:
         exchange = Exchange(self._reactor, self._peer, DEFAULT_PROBE_SIZE, receive_buffer=receive_buffer)
@@ -166,6 +172,7 @@ def _figures(exchange: Exchange, rate: float, burst: int, ends: float) -> Paced:
         dropped=exchange.dropped(),
         receive_buffer=exchange.port.stats.receive_buffer,
         passed=len(later) / span if span > 0 else 0.0,
+        refused=tuple(sorted(exchange.port.stats.send_errors.items())),
     )
 
 
@@ -174,6 +181,8 @@ def judge_rates(peer: Address, rates: Rates) -> list[Finding]:
     found = []
     if rates.small_buffer is not None:
         found.append(_buffer(rates.small_buffer))
+    if rates.fast.refused:
+        found.append(_refused(peer, rates.fast))
     if rates.slow is None:
         return found
     evidence = _lines(rates)
@@ -233,15 +242,29 @@ def _limited(peer: Address, rates: Rates, evidence: tuple[str, ...]) -> Finding:
             f"datagrams to {where} are lost at {fast.rate:,.0f} per second{burst}; {STEADY:,.0f} per second pass when "
             "they come evenly",
             evidence,
-            "a short queue on the way, the server's receive buffer, or a server that does no more; send evenly, not in "
-            "bursts, and stay below the rate that passes",
+            f"a short queue on the way, the server's receive buffer, or a server that does no more{_FORKS}; send "
+            "evenly, not in bursts, and stay below the rate that passes",
         )
     return Finding(
         "UDP-RATE-LIMITED",
         f"datagrams to {where} are lost above about {steady.passed:,.0f} per second",
         evidence,
         "a limit on the way (a firewall's 'limit rate', a provider's protection against floods) or a server that "
-        "does no more; stay below that rate, or have the limit raised",
+        f"does no more{_FORKS}; stay below that rate, or have the limit raised",
+    )
+
+
+def _refused(peer: Address, paced: Paced) -> Finding:
+    unsent = sum(count for _, count in paced.refused)
+    forbidden = errno.EPERM in dict(paced.refused)
+    return Finding(
+        "UDP-LOCAL-FIREWALL" if forbidden else "UDP-CANNOT-SEND",
+        f"this machine itself sent only {paced.sent:,} of {paced.sent + unsent:,} datagrams to {format_address(peer)}"
+        + (": a rule of its own packet filter forbids the rest" if forbidden else ""),
+        tuple(f"{count} not sent: {os.strerror(number)}" for number, count in paced.refused),
+        "look for a limit in the output chains: 'nft list ruleset', 'iptables -L OUTPUT -v'"
+        if forbidden
+        else "the error's name says more; 'tc -s qdisc' shows what a full queue dropped",
     )
 
 

@@ -28,7 +28,7 @@ take (8,192)."""
 LONGEST: Final = 15.0
 """Seconds after which it is given up: with much loss each size takes many tries."""
 
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.2, 1.0  # seconds for an answer
+_SHORTEST_WAIT, _LONGEST_SPARE = 0.2, 1.0  # seconds for an answer; seconds of it beyond a round trip
 _MOST_LINES: Final = 6
 
 
@@ -43,7 +43,7 @@ async def try_sizes(reactor: Any, peer: Address, *, rtt: float) -> SizeSweep | N
     Raises:
         twisted.internet.error.CannotListenError: There is no port to send from.
     """
-    wait = min(max(_SHORTEST_WAIT, 4 * rtt), _LONGEST_WAIT)
+    wait = max(_SHORTEST_WAIT, rtt + min(3 * rtt, _LONGEST_SPARE))
     sweeping = sweep_size(reactor, peer, timeout=wait, most=LARGEST)
     try:
         return await sweeping.addTimeout(LONGEST, reactor)
@@ -81,6 +81,8 @@ def judge_sizes(peer: Address, sweep: SizeSweep) -> list[Finding]:
         return [_cut(peer, sweep.cut_to, evidence)]
     if sweep.largest is None:
         return []  # it answered a moment ago; the loss is told elsewhere
+    if sweep.limit == "this machine":
+        return [_not_sent(peer, sweep, evidence)]
     if sweep.limit == "silence":
         return [_silent(peer, sweep, evidence)]
     if sweep.limit == "server":
@@ -89,6 +91,16 @@ def judge_sizes(peer: Address, sweep: SizeSweep) -> list[Finding]:
     if sweep.fragments_pass is False:
         found.append(_no_fragments(peer, sweep.largest, evidence))
     return found
+
+
+def _not_sent(peer: Address, sweep: SizeSweep, evidence: tuple[str, ...]) -> Finding:
+    return Finding(
+        "UDP-CANNOT-SEND",
+        f"datagrams of up to {sweep.largest:,} bytes pass to {format_address(peer)} and back; of larger ones "
+        f"{sweep.detail}",
+        evidence,
+        "a rule of the machine's own packet filter, perhaps: 'nft list ruleset', 'iptables -L OUTPUT -v'",
+    )
 
 
 def _narrow(peer: Address, sweep: SizeSweep, evidence: tuple[str, ...]) -> Finding:

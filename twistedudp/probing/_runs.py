@@ -6,7 +6,9 @@ what ``ping`` prints is an error whose text names the member.
 
 from __future__ import annotations
 
+import base64
 import math
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +21,12 @@ __all__ = ["LARGEST_HISTOGRAM", "Bucket", "Run", "run_of_json_untrusted"]
 
 LARGEST_HISTOGRAM: Final = 1 << 20
 """Characters of an encoded histogram that are read: one with every count different has less than a tenth of it."""
+
+
+LARGEST_PAYLOAD: Final = 1 << 22
+"""Bytes of one without its compression: a count takes nine at most."""
+
+_COOKIE: Final = 8  # bytes in front of what is compressed: a cookie and a length
 
 
 class Bucket(NamedTuple):
@@ -135,6 +143,14 @@ def _number(value: Mapping[str, object], name: str) -> float:
     return number
 
 
+def _check_unpacked_untrusted(encoded: str) -> None:
+    """Raise ValueError where an encoded histogram unpacks to more than any has: a few kilobytes may hold gigabytes."""
+    unpacking = zlib.decompressobj()
+    unpacking.decompress(base64.b64decode(encoded)[_COOKIE:], LARGEST_PAYLOAD)
+    if unpacking.unconsumed_tail:
+        raise ValueError(f"more than {LARGEST_PAYLOAD:,} bytes")
+
+
 def _buckets_untrusted(encoded: str, received: int) -> tuple[Bucket, ...]:
     """Return what an encoded HdrHistogram of nanoseconds holds."""
     # Inside, for a server, which imports this package, needs none.
@@ -145,6 +161,7 @@ def _buckets_untrusted(encoded: str, received: int) -> tuple[Bucket, ...]:
     if len(encoded) > LARGEST_HISTOGRAM:
         raise ValueError(f"its histogram has {len(encoded):,} characters, more than any")
     try:
+        _check_unpacked_untrusted(encoded)
         histogram = HdrHistogram.decode(encoded)
         buckets = tuple(
             Bucket(

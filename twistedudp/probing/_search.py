@@ -38,7 +38,7 @@ def tries_for(unanswered: int, sent: int) -> int:
         sent: How many those were.
     """
     # Laplace's rule: that none was lost does not say that none will be, nor that all were that all will be.
-    share = (min(unanswered, sent) + 1) / (sent + 2)
+    share = (max(0, min(unanswered, sent)) + 1) / (sent + 2)
     wanted = math.ceil(math.log(DOUBT_PER_SIZE) / math.log(share))
     return min(max(wanted, LEAST_TRIES), MOST_TRIES)
 

@@ -85,7 +85,7 @@ class ProbeSeries:
         """
         if self.started_ns < 0:
             self.started_ns = now_ns
-        self.ended_ns = now_ns
+        self.ended_ns = max(self.ended_ns, now_ns)  # the answer may have been taken before
         self.schedule_error.add(now_ns - due_ns)
 
     def probe_not_sent(self, sequence: int, reason: str) -> ProbeEvent:

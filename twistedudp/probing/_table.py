@@ -46,6 +46,8 @@ class ProbeEvent(NamedTuple):
     arrived_ns: int = -1
     detail: str = ""
     """What is odd, in a stable word (``wrong_sequence``), the words of an ICMP error, or an rpc server's error code."""
+    newly_lost: bool = False
+    """Whether this ``late`` answer is the first to tell that its probe is lost: no ``lost`` comes for it."""
 
 
 class ProbeTable:  # budget: counters are what it is for
@@ -150,7 +152,8 @@ class ProbeTable:  # budget: counters are what it is for
         kind, reordered = self._settle(fate, place, sequence, rtt_ns)
         if reply.error and kind == "reply":
             self.errors += 1
-        return ProbeEvent(kind, sequence, rtt_ns, reordered, reply.server, sent_ns, arrived_ns, reply.error)
+        newly_lost = kind == "late" and fate == _WAITING
+        return ProbeEvent(kind, sequence, rtt_ns, reordered, reply.server, sent_ns, arrived_ns, reply.error, newly_lost)
 
     def stranger_received(self, *, arrived_ns: int) -> ProbeEvent:
         """Count a datagram that came from another address than the server's."""

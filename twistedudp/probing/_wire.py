@@ -54,6 +54,7 @@ _SEQUENCE: Final = slice(28, 32)
 _TELLING: Final = 8  # bytes of random padding by which a series is known
 _NAME: Final = bytes([0xA0 | len(PROBE_METHOD)]) + PROBE_METHOD.encode()
 _UINT16_BYTES, _UINT32, _UINT64 = 0xC5, 0xCE, 0xCF
+_LONGEST_CODE: Final = 64  # characters of an error's code: a datagram could hold 65,000, and each probe prints it
 _COUNTED: Final = struct.Struct(">IIIQQ")
 
 
@@ -138,7 +139,7 @@ class ProbeWire:
             if message.result is not None:
                 raise DecodeError("it has both an error and a result")
             code = error.get("code") if isinstance(error, dict) else None
-            return ProbeReply(sequence, -1, None, code if isinstance(code, str) else "error")
+            return ProbeReply(sequence, -1, None, code[:_LONGEST_CODE] if isinstance(code, str) else "error")
         if len(datagram) != self.size:
             raise DecodeError(f"it has {len(datagram)} bytes, and the probe had {self.size}")
         return ProbeReply(sequence, -1, self._server_side_untrusted(message.result, sequence))

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -59,7 +60,7 @@ def parse_command(text: str) -> list[str]:
             f"--on-change: {words[0]!r} is no program that can be run; write the path of one. It is run without a "
             "shell: for pipes and the like name a script"
         )
-    return [os.path.realpath(program) if os.sep in words[0] else program, *words[1:]]
+    return [os.path.abspath(program), *words[1:]]  # noqa: PTH100  # a link stays one: venvs and busybox go by its name
 
 
 class OnChangeCommand:
@@ -170,13 +171,12 @@ class _Run(ProcessProtocol):
 
     def kill(self) -> None:
         """End it."""
-        try:
-            if self.transport is not None:
-                self.transport.signalProcess("KILL")
-                # What it has started may still hold its output, whose end would be waited for.
-                self.transport.loseConnection()
-        except ProcessExitedAlready:
-            pass
+        if self.transport is None:
+            return
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+        # What it has started may still hold its output, whose end would be waited for.
+        self.transport.loseConnection()
 
     def processEnded(self, reason: Failure) -> None:
         """Take note of its end."""

@@ -86,6 +86,8 @@ def read_targets(path: Path, defaults: Settings) -> dict[str, Target]:
 
 
 def _content(path: Path) -> bytes:
+    if path.is_fifo():  # to open it again at SIGHUP would wait for somebody to write, and nothing be probed meanwhile
+        raise SettingError("it is a pipe, which cannot be read again; name a regular file")
     with path.open("rb") as file:
         content = file.read(MAX_FILE_SIZE + 1)
     if len(content) > MAX_FILE_SIZE:
@@ -107,6 +109,8 @@ def parse_targets(text: str, defaults: Settings) -> dict[str, Target]:
         content: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"it is not TOML: {error}") from None
+    except ValueError as error:  # a number of more digits than Python reads (sys.set_int_max_str_digits)
+        raise SettingError(f"it has a value that cannot be read: {error}") from None
     except RecursionError:
         raise SettingError("it is no file of targets: it nests too deeply") from None
     for key in content:

@@ -98,11 +98,13 @@ class Watched:  # budget: what is counted for a target has its place here
         gone: Whether it is probed no more.
         due_ns: When the next probe is due, before jitter.
         planned: Whether that is in the watcher's agenda.
+        refused: Whether the own kernel refused the last probe, or another of those sent together with it.
     """
 
     __slots__ = ("_changed", "_last_error", "_slow_ns", "address", "changes", "due_ns", "gone", "health", "interval_ns",
-                 "jitter", "jitter_ns", "lookup_failures", "lookups_in_vain", "planned", "rolling", "rtt_counts",
-                 "rtt_sum_ns", "sent", "skipped", "table", "target", "timeout_ns", "wrong_protocol")  # fmt: skip
+                 "jitter", "jitter_ns", "lookup_failures", "lookups_in_vain", "planned", "refused", "rolling",
+                 "rtt_counts", "rtt_sum_ns", "sent", "skipped", "table", "target", "timeout_ns",
+                 "wrong_protocol")  # fmt: skip
 
     def __init__(self, target: Target, wire: ProbeWire, changed: Callable[[Watched, Change], None]) -> None:
         settings = target.settings
@@ -118,7 +120,7 @@ class Watched:  # budget: what is counted for a target has its place here
         self.wrong_protocol = self.lookup_failures = self.lookups_in_vain = self.skipped = 0
         self.changes: dict[str, int] = {}
         self.address: Address | None = None
-        self.gone = self.planned = False
+        self.gone = self.planned = self.refused = False
         self.due_ns = 0
         self._changed = changed
         self._slow_ns = math.inf if settings.degraded_rtt is None else settings.degraded_rtt * 1e9
@@ -149,6 +151,8 @@ class Watched:  # budget: what is counted for a target has its place here
     def reply_received_untrusted(self, datagram: bytes, arrived_ns: int, read_ns: int) -> None:
         """Take a datagram that came from the target's address; see :class:`~twistedudp.probing.ProbeTable`."""
         event = self.table.reply_received_untrusted(datagram, arrived_ns=arrived_ns, read_ns=read_ns)
+        if event.newly_lost:  # deadline_reached will not tell of it any more
+            self._no_answer()
         if event.kind != "reply":
             return
         self._last_error = ""
@@ -176,14 +180,17 @@ class Watched:  # budget: what is counted for a target has its place here
         if table.received + table.lost == table.sent:
             return  # as nearly always: all are answered
         for _ in table.deadline_reached(now_ns=now_ns):
-            if self._last_error:
-                self._failed("unreachable", f"the network says: {self._last_error}")
-            else:
-                self._failed("no_answer", f"no answer within {self.target.settings.timeout:g} s")
+            self._no_answer()
 
     def name_without_address(self, says: str) -> None:
         """Learn that the name has no address: it is down for that."""
         self._tell(self.health.impossible("name_unknown", says))
+
+    def _no_answer(self) -> None:
+        if self._last_error:
+            self._failed("unreachable", f"the network says: {self._last_error}")
+        else:
+            self._failed("no_answer", f"no answer within {self.target.settings.timeout:g} s")
 
     def _failed(self, reason: str, says: str) -> None:
         self.rolling.lost()

@@ -18,7 +18,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.protocol import DatagramProtocol
 
 from .. import transport
@@ -27,6 +27,7 @@ from ..address import format_address, is_ip
 from ..errors import HostNotFound
 from ..probing import ProbeWire
 from ._agenda import Agenda
+from ._health import DOWN
 from ._names import AGAIN_AFTER, FAILURES_BELIEVED, RETRY_AFTER, NameLookups
 from ._watched import StateChange, Watched
 
@@ -112,6 +113,7 @@ class Watcher:  # budget: two tables by which answers find their target, and wha
         self._by_address: dict[Address, list[Watched]] = {}
         self._by_session: dict[int, Watched] = {}
         self._ports: dict[bool, Any] = {}
+        self._errors: dict[bool, dict[int, int]] = {}
         self._lookups = NameLookups(reactor, self._resolved)
 
     @property
@@ -225,8 +227,13 @@ class Watcher:  # budget: two tables by which answers find their target, and wha
             else:
                 self._lookups.start(watched)
         for probes in (ipv4, ipv6):
-            for start in range(0, len(probes), SENT_TOGETHER):
-                self._send(probes[start : start + SENT_TOGETHER], now, ipv6=probes is ipv6)
+            # Of a batch nobody knows which of it the own kernel has refused.
+            alone = [one for one in probes if one.refused]
+            together = [one for one in probes if not one.refused]
+            for start in range(0, len(together), SENT_TOGETHER):
+                self._send(together[start : start + SENT_TOGETHER], now, ipv6=probes is ipv6)
+            for one in alone:
+                self._send([one], now, ipv6=probes is ipv6)
         self._set_timer()
 
     def _send(self, probes: list[Watched], now: int, *, ipv6: bool) -> None:
@@ -245,7 +252,13 @@ class Watcher:  # budget: two tables by which answers find their target, and wha
             sequences.append(sequence)
             datagrams.append((datagram, watched.address))  # type: ignore[arg-type]  # the tick has looked
         if port is not None:
-            refused = {datagram: error for datagram, _, error in port.write_batch(datagrams)}
+            known = dict(self._errors[ipv6])
+            refused = {datagram: _text_of(error) for datagram, _, error in port.write_batch(datagrams)}
+            doubtful = [number for number, count in self._errors[ipv6].items() if count != known.get(number)]
+            for watched in probes:
+                watched.refused = bool(doubtful)
+            if doubtful and len(datagrams) == 1:
+                refused[datagrams[0][0]] = os.strerror(doubtful[0])
         for watched, sequence, (datagram, _) in zip(probes, sequences, datagrams, strict=True):
             if port is None:
                 watched.probe_not_sent(sequence, why)
@@ -255,9 +268,11 @@ class Watcher:  # budget: two tables by which answers find their target, and wha
                 watched.sent += 1
 
     def _open(self, *, ipv6: bool) -> Any:
-        port = self._ports[ipv6] = transport.listen(
+        port: Any = transport.listen(
             self._reactor, 0, _Receiver(self), "::" if ipv6 else "", timestamps=True, return_path=False
         )
+        self._ports[ipv6] = port
+        self._errors[ipv6] = port.stats.send_errors  # it stays the same object
         return port
 
     def _plan_next(self, watched: Watched, now: int) -> None:
@@ -284,6 +299,8 @@ class Watcher:  # budget: two tables by which answers find their target, and wha
             watched.lookups_in_vain = 0
             if watched.address not in addresses:
                 self._set_address(watched, addresses[0])
+            elif watched.health.state == DOWN and len(addresses) > 1:  # another may answer, as that of the other family
+                self._set_address(watched, addresses[(addresses.index(watched.address) + 1) % len(addresses)])
             if not watched.planned:
                 watched.due_ns = max(watched.due_ns, now)
                 self._plan_probe(watched)
@@ -335,6 +352,11 @@ class Watcher:  # budget: two tables by which answers find their target, and wha
 def _new_wire(target: Target) -> ProbeWire:
     size = target.settings.size
     return ProbeWire(secrets.randbits(64), size, os.urandom(size))
+
+
+def _text_of(error: Exception) -> str:
+    """Return in words what a port refuses; Twisted's error has the address and the reason apart."""
+    return ": ".join(map(str, error.args)) if isinstance(error, InvalidAddressError) else str(error)
 
 
 def _best_untrusted(candidates: Sequence[Watched], datagram: bytes) -> Watched:
