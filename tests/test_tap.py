@@ -268,6 +268,12 @@ class DiscoverableTests(OptionsTestCase):
         self.assertEqual([bound.port for bound in self.discovery_ports], [10032])
         self.assertIs(options.discovery_bound, self.discovery_ports[0])
 
+    def test_equal_ports(self) -> None:
+        """Questions need a port of their own."""
+        text = str(self.assertRaises(SystemExit, self.parse, "--discoverable", "x", "--port", "10032"))
+        self.assertIn("--port and --discovery-port are both 10032", text)
+        self.assertEqual(self.discovery_ports, [])
+
     def test_given(self) -> None:
         """Another port is bound instead."""
         self.parse("--discoverable", "kitchen", "--discovery-port", "7777")

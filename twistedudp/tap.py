@@ -113,6 +113,7 @@ class Options(ServiceOptions):
         self.plugin = self.installed.named(self["protocol"])
         from . import _startup  # noqa: PLC0415  # --help and --list-protocols need no transport
 
+        self._check_discovery()
         if self["discoverable"] is not None:
             port, interface = self["discovery-port"], self["interface"]
             self.discovery_bound = _startup.bind_discovery_or_explain(self["discoverable"], interface, port)
@@ -122,6 +123,12 @@ class Options(ServiceOptions):
             if self.discovery_bound is not None:
                 self.discovery_bound.close()
             raise
+
+    def _check_discovery(self) -> None:
+        if self["discoverable"] is not None and self["port"] == self["discovery-port"]:
+            raise usage.UsageError(
+                f"--port and --discovery-port are both {self['port']}: questions need a port of their own"
+            )
 
     def _answer_privileged_ports(self) -> None:
         if self["protocol"] != "echo":

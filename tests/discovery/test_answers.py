@@ -12,7 +12,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.discovery.world import a_question, an_answer
 from twistedudp.discovery import _answers
-from twistedudp.discovery._answers import COPIES, MAX_ANSWERS_PER_SECOND, MAX_WINDOW, REMEMBERED_FOR, Answers, Identity
+from twistedudp.discovery._answers import (
+    COPIES,
+    MAX_ANSWERS_PER_SECOND,
+    MAX_ASKERS,
+    MAX_PER_ASKER,
+    MAX_REMEMBERED,
+    MAX_WINDOW,
+    REMEMBERED_FOR,
+    Answers,
+    Identity,
+)
 from twistedudp.discovery._wire import MAX_ANSWER_SIZE, decode_answer_untrusted, encode_answer, encode_question
 
 if TYPE_CHECKING:
@@ -36,7 +46,8 @@ class AnswersCase(SynchronousTestCase):
 
     def made(self, secret: bytes = SECRET) -> Answers:
         """Return a server."""
-        return Answers(ME, secret, random=self.random.random, clock=lambda: self.now)
+        ports = (10000, 10032)
+        return Answers(ME, secret, service_ports=ports, random=self.random.random, clock=lambda: self.now)
 
     def ask(self, asker: tuple[str, int] = ASKER, *, to_group: bool = True, **fields: Any) -> Question | None:
         """Let the server hear a question."""
@@ -281,12 +292,53 @@ class RefusalTests(AnswersCase):
     def test_rate(self) -> None:
         """No more answers leave in a second than the bound says, whoever asks."""
         for number in range(150):
-            self.ask(id=b"%08d" % number, window=500)
+            self.ask((f"192.0.2.{number}", 40000), id=b"%08d" % number, window=500)
         self.assertEqual(len(self.sent(self.now + 0.9)), MAX_ANSWERS_PER_SECOND)
         self.assertEqual(self.server.stats.dropped, {"rate_limited": 50})
         self.now += 0.2
         self.ask(id=b"whatever")
         self.assertEqual(len(self.sent(self.now + 1)), 1)
+
+    def test_service_ports(self) -> None:
+        """A question from a port on which services listen may be forged, so that they answer each other: no answer."""
+        for port in (53, 1023, 10000, 10032):
+            self.ask(("192.0.2.9", port))
+        self.assertEqual((self.server.next_due, self.server.stats.refused), (None, {"service_port": 4}))
+        self.ask(("192.0.2.9", 1024))
+        self.assertEqual(len(self.sent(self.now + 1)), 1)
+
+    def test_questions_of_one_host(self) -> None:
+        """One host has so many questions remembered and no more, from whichever ports; others are not concerned."""
+        for number in range(MAX_PER_ASKER + 5):
+            self.ask((ASKER[0], 40000 + number), id=b"%08d" % number, round=255)
+        sent = self.sent(self.now + 1)
+        self.assertEqual((self.server.stats.questions, self.server.stats.refused), (MAX_PER_ASKER, {"busy": 5}))
+        self.assertLessEqual(len(sent), max(COPIES) * MAX_PER_ASKER)
+        self.ask(OTHER, id=b"another!")
+        self.assertEqual(len(self.sent(self.now + 1)), 1)
+        self.now += REMEMBERED_FOR
+        self.ask(id=b"later on")
+        self.assertEqual(len(self.sent(self.now + 1)), 1)
+
+    def test_several_ways(self) -> None:
+        """What came by several ways is answered by each in turn, for one may be closed; but not by any number of ways."""
+        askers = [(f"192.0.2.{number}", 40000) for number in range(1, 8)]
+        for number in (1, 2, 3):
+            for asker in askers:
+                self.ask(asker, round=number)
+            sent = [peer for _, _, peer in self.sent(self.now + 1)]
+            if number == 1:
+                self.assertEqual(sent, askers[:1])
+        self.assertEqual(set(sent), set(askers[:MAX_ASKERS]))
+
+    def test_heap(self) -> None:
+        """However often is asked, the answers that wait have a bound."""
+        for number in range(1, 256):
+            for question in range(1000):
+                self.ask((f"10.0.{question}.1", 40000), id=b"%08d" % question, round=number, window=60000)
+            self.assertLessEqual(len(self.server._heap), 3 * max(COPIES) * MAX_REMEMBERED)
+            if number == 12:
+                break
 
     def test_names(self) -> None:
         """A name must have a length that an answer can have."""

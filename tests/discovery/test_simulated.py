@@ -23,6 +23,7 @@ from twistedudp.echo import EchoProtocol
 from twistedudp.errors import DatagramTooLarge, LocalError, MethodError
 from twistedudp.impairment import Loss
 from twistedudp.methods import RPCMethods, current_peer, method
+from twistedudp.server import UDPServerService
 from twistedudp.testing import SimulatedNetwork
 
 HOST = "192.0.2.1"
@@ -196,6 +197,11 @@ class DiscoverTests(SimulatedCase):
             ({"interfaces": ["eth9"]}, LocalError),
             ({"ipv4": False, "interfaces": ["lo"]}, LocalError),
             ({"ipv4": False, "ipv6": False}, LocalError),
+            ({"port": 70000}, ValueError),
+            ({"port": 0}, ValueError),
+            ({"port": "10032"}, ValueError),
+            ({"interfaces": "lo"}, TypeError),
+            ({"method": "m", "params": "abc"}, TypeError),
         ):
             arguments: Any = options
             self.failureResultOf(discover(self.asker, **arguments), error)
@@ -220,7 +226,8 @@ class DiscoverTests(SimulatedCase):
             raise CannotListenError("", 0, OSError(24, "Too many open files"))  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
         self.patch(transport, "listen", refuse)
-        self.failureResultOf(discover(self.asker), CannotListenError)
+        error = self.failureResultOf(discover(self.asker), LocalError).value
+        self.assertIn("Too many open files; name fewer interfaces", str(error))
         self.assertEqual(self.network.leftovers(), [])
 
 
@@ -343,7 +350,7 @@ class ResponderTests(SimulatedCase):
         reactor.network_interfaces = lambda: usual[:1]
         service = served(reactor, "kitchen", interface="::")
         responder = service._discovery.responder
-        self.assertEqual(responder.joined, {(GROUP_IPV4, "lo"), (GROUP_IPV6, "lo")})
+        self.assertEqual(responder.joined, {(GROUP_IPV4, "lo", 1), (GROUP_IPV6, "lo", 1)})
         self.assertEqual(self.names(ipv4=False), [])
         reactor.network_interfaces = lambda: usual
         self.network.advance(RESCAN_INTERVAL)
@@ -354,7 +361,20 @@ class ResponderTests(SimulatedCase):
             self.network.advance(RESCAN_INTERVAL)
             self.assertEqual(len(responder.joined), 2 * len(change))
         self.assertEqual(responder.not_joined, {})
+        anew = [(name, number + 7, *rest) for name, number, *rest in usual]
+        reactor.network_interfaces = lambda: anew  # as when one is taken away and made again at once
+        self.network.advance(RESCAN_INTERVAL)
+        self.assertEqual({number for _, _, number in responder.joined}, {8, 9})
+        self.assertEqual(len(responder._where), 4)
         self.stop(service)
+
+    def test_addresses_that_cannot_be_found(self) -> None:
+        """A server that no question reaches is refused, however its address is spelled; so is a port that is none."""
+        for interface in ("::1", "0::1", "239.1.1.1", "255.255.255.255", "ff02::1"):
+            self.assertRaises(LocalError, UDPServerService, self.asker, 0, EchoProtocol, interface, discoverable="x")
+        for port in (0, 65536, "10032"):
+            with self.assertRaises(LocalError):
+                UDPServerService(self.asker, 0, EchoProtocol, discoverable="x", discovery_port=port)  # type: ignore[arg-type]  # one is wrong
 
     def test_not_joined(self) -> None:
         """Where a group cannot be joined it is told once, tried again, and broadcasts still come."""
@@ -468,7 +488,7 @@ class WithoutIPv6Tests(SimulatedCase):
 
         self.patch(transport, "listen", listen)
         self.assertEqual(self.names(ipv6=False, wait=1), ["kitchen"])
-        self.failureResultOf(discover(self.asker), CannotListenError)
+        self.failureResultOf(discover(self.asker), LocalError)
         self.stop(service)
 
 

@@ -36,7 +36,7 @@ from ._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from ..address import Address
     from ._wire import Question
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = [
     "COPIES",
     "MAX_ANSWERS_PER_SECOND",
+    "MAX_ASKERS",
+    "MAX_PER_ASKER",
     "MAX_REMEMBERED",
     "MAX_WINDOW",
     "REMEMBERED_FOR",
@@ -68,6 +70,16 @@ REMEMBERED_FOR: Final = 60.0
 MAX_ANSWERS_PER_SECOND: Final = 100
 """Answers sent in a second at most, whoever asks: ten askers at once, of which each loses half."""
 
+MAX_PER_ASKER: Final = 32
+"""Questions of one host remembered at once: a person who looks again and again asks no more. Who forges the address of
+a neighbour can have that many questions' answers sent there in a minute, and no more."""
+
+MAX_ASKERS: Final = 4
+"""Addresses that one question is answered to: an asker may have several, and the way to the first may be closed."""
+
+_PRIVILEGED_PORTS: Final = 1024
+"""Ports below this one are services', which might answer an answer; nobody asks from there."""
+
 _HELD_UNIT: Final = 1_000_000  # microseconds
 _WIDEST: Final = 2**40  # what the size of an answer is checked with
 
@@ -89,8 +101,10 @@ class AnswerStats:
         repeated: Datagrams of questions that were let in already.
         suppressed: Datagrams of questions that name this server among those heard.
         refused: Datagrams not answered, by reason: ``not_to_group`` (sent to this host alone), ``malformed`` (also
-            answers, which are none), ``source_port_zero``, ``not_reachable`` (the asker's address is not on a network
-            that this host is attached to, or the service cannot be reached from there), ``busy``.
+            answers, which are none), ``source_port_zero``, ``service_port`` (from a port on which services listen, this
+            one's own among them: they might answer the answer), ``not_reachable`` (the asker's address is not on a
+            network that this host is attached to, or the service cannot be reached from there), ``busy`` (no room for
+            another question, or for another of that host).
         unanswered: Questions let in that are not answered, by reason: ``method_failed`` (or there is none of that
             name), ``too_large``, ``not_encodable``.
         dropped: Answers that were due and not sent, by reason: ``rate_limited``, ``send_failed``.
@@ -116,7 +130,8 @@ class AnswerStats:
 class _Remembered:
     """A question that was let in."""
 
-    asker: Address
+    askers: list[Address]
+    """Where it came from; it may come by several ways."""
     msgid: int
     id: bytes
     """This server's, for the question."""
@@ -126,6 +141,7 @@ class _Remembered:
     until: float = 0.0
     """The end of the window."""
     forgotten_at: float = 0.0
+    sent: int = 0
     ready: bool = False
     """Whether there is something to answer."""
     over: bool = False
@@ -141,6 +157,8 @@ class Answers:
     Args:
         identity: What it tells of itself.
         secret: Random bytes, 16 to 64, new for each server.
+        service_ports: The port that answers leave from and the one that questions come to: a question from another
+            host's port of the same number may be forged, so that two servers answer each other.
         random: Returns a random number from 0 to 1, 1 excluded.
         clock: Returns seconds and does not go back.
 
@@ -149,7 +167,13 @@ class Answers:
     """
 
     def __init__(
-        self, identity: Identity, secret: bytes, *, random: Callable[[], float], clock: Callable[[], float]
+        self,
+        identity: Identity,
+        secret: bytes,
+        *,
+        service_ports: Container[int] = (),
+        random: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         for name, text in identity._asdict().items():
             if not 1 <= len(text) <= MAX_TEXT:
@@ -157,10 +181,12 @@ class Answers:
         self.stats = AnswerStats()
         self._identity = identity
         self._secret = secret
+        self._service_ports = service_ports
         self._random = random
         self._clock = clock
         self._limit = RateLimit(MAX_ANSWERS_PER_SECOND, 1.0, clock)
         self._remembered: dict[bytes, _Remembered] = {}  # in the order in which they are to be forgotten
+        self._by_host: Counter[str] = Counter()  # how many of them each host has asked
         self._heap: list[tuple[float, int, _Remembered]] = []
         self._serial = 0
 
@@ -194,8 +220,8 @@ class Answers:
         if not to_group:
             self.stats.refused["not_to_group"] += 1
             return None
-        if not asker[1]:
-            self.stats.refused["source_port_zero"] += 1
+        if asker[1] < _PRIVILEGED_PORTS or asker[1] in self._service_ports:
+            self.stats.refused["service_port" if asker[1] else "source_port_zero"] += 1
             return None
         try:
             question = decode_question_untrusted(datagram)
@@ -206,15 +232,24 @@ class Answers:
         self._forget(now)
         remembered = self._remembered.pop(question.id, None)
         if remembered is None:
-            if not reachable(asker[0]):
-                self.stats.refused["not_reachable"] += 1
+            remembered = self._let_in(question, asker, reachable)
+            if remembered is None:
                 return None
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self.stats.refused["busy"] += 1
-                return None
-            own = hashlib.blake2b(question.id, digest_size=ID_SIZE, key=self._secret).digest()
-            remembered = _Remembered(asker, question.msgid, own)
+        elif asker not in remembered.askers and len(remembered.askers) < MAX_ASKERS and reachable(asker[0]):
+            remembered.askers.append(asker)
         return self._heard(remembered, question, now)
+
+    def _let_in(self, question: Question, asker: Address, reachable: Callable[[str], bool]) -> _Remembered | None:
+        """Return what a new question is remembered by; None where it is not answered."""
+        if not reachable(asker[0]):
+            self.stats.refused["not_reachable"] += 1
+            return None
+        if len(self._remembered) >= MAX_REMEMBERED or self._by_host[asker[0]] >= MAX_PER_ASKER:
+            self.stats.refused["busy"] += 1
+            return None
+        self._by_host[asker[0]] += 1
+        own = hashlib.blake2b(question.id, digest_size=ID_SIZE, key=self._secret).digest()
+        return _Remembered([asker], question.msgid, own)
 
     def result_ready(self, question: Question, result: object) -> None:
         """Take the result of a question's method; what cannot be sent as an answer is not."""
@@ -250,7 +285,9 @@ class Answers:
                 self.stats.dropped["rate_limited"] += 1
                 continue
             held = round((now - remembered.heard_at) * _HELD_UNIT)
-            datagrams.append((encode_answer(self._answer(remembered, held)), remembered.asker))
+            to = remembered.askers[remembered.sent % len(remembered.askers)]  # the first at first
+            remembered.sent += 1
+            datagrams.append((encode_answer(self._answer(remembered, held)), to))
             self.stats.answers += 1
         return datagrams
 
@@ -289,6 +326,9 @@ class Answers:
             remembered.pending.add(self._serial)
             due = now + left * (copy + self._random()) / copies
             heapq.heappush(self._heap, (due, self._serial, remembered))
+        if len(self._heap) > 2 * max(COPIES) * MAX_REMEMBERED:  # most of them are void by now
+            self._heap = [entry for entry in self._heap if entry[1] in entry[2].pending]
+            heapq.heapify(self._heap)
 
     def _answer(self, remembered: _Remembered, held: int) -> Answer:
         return Answer(
@@ -309,3 +349,7 @@ class Answers:
                 return
             oldest.pending.clear()
             del self._remembered[id_]
+            host = oldest.askers[0][0]
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]

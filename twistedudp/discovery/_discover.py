@@ -14,7 +14,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError, MulticastJoinError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
@@ -83,20 +83,32 @@ def discover(
         Cancelling it ends the asking.
     """
     try:
+        _check(port, params, interfaces)
         asking = Asking(
             secrets.randbits(32), secrets.token_bytes(ID_SIZE), attempts(wait, rounds), method, params
         )  # fmt: skip
         families = tuple(family for family, asked in ((4, ipv4), (6, ipv6)) if asked)
         places = paths(chosen(interfaces_of(reactor), interfaces), families)
         return Discovery(reactor, asking, wait, port, on_answer).run(places)
+    except CannotListenError as error:
+        advice = "name fewer interfaces, or raise the limit of open files (ulimit -n)"
+        return fail(LocalError(f"no port to ask by can be had: {error.socketError}; {advice}"))
     except Exception:  # noqa: BLE001  # whatever is wrong with the arguments, the caller has one place to look
-        return _failed()
+        return fail()
 
 
-def _failed() -> Deferred[Any]:
-    deferred: Deferred[Any] = Deferred()
-    deferred.errback(Failure())  # type: ignore[no-untyped-call]  # Twisted has no annotation here
-    return deferred
+def _check(port: object, params: object, interfaces: object) -> None:
+    """Check what would otherwise be found wrong when ports are open already, or not at all.
+
+    Raises:
+        ValueError: The port is none.
+        TypeError: A text is given where several values are meant, which it would be taken for.
+    """
+    if type(port) is not int or not 1 <= port <= 65535:
+        raise ValueError(f"port={port!r}: it must be a whole number from 1 to 65535")
+    for name, value in (("params", params), ("interfaces", interfaces)):
+        if isinstance(value, (str, bytes)):
+            raise TypeError(f"{name}={value!r}: it must be a list, such as [{value!r}]")
 
 
 class Path(NamedTuple):
@@ -183,11 +195,11 @@ class Discovery:
             for path in places:
                 listening = self._listen(path)
                 self._ports.append((listening, path))
+            self._began = self._clock()
+            self._go_on(self._began)
         except BaseException:
             self._close()
             raise
-        self._began = self._clock()
-        self._go_on(self._began)
         return result
 
     def answer_received_untrusted(

@@ -16,7 +16,7 @@ import errno
 import random
 import secrets
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError, MessageLengthError, MulticastJoinError
@@ -26,6 +26,7 @@ from twisted.logger import Logger
 
 from .. import transport
 from .._alarm import Alarm, steady_clock
+from ..address import canonical, is_group, is_loopback
 from ..errors import LocalError
 from . import GROUP_IPV4, GROUP_IPV6
 from ._answers import Answers, Identity
@@ -52,6 +53,9 @@ found after so long at the latest."""
 _ANY: Final = ("::", "")
 """What the port is bound to: both families, or IPv4 alone where there is no IPv6."""
 
+_Membership: TypeAlias = "tuple[str, str, int]"
+"""A group, and an interface by its name and its number: one that is made anew has another, and no memberships."""
+
 _log = Logger(namespace="twistedudp")
 
 
@@ -63,23 +67,31 @@ class DiscoveryResponder(DatagramProtocol):
         identity: What the server tells of itself.
         service: The port of the service, from which is answered.
         protocol: What is served there; ``run_method`` of it, if it has one, runs what questions ask for.
+        port: The discovery port.
 
     Attributes:
-        joined: The groups joined, each with the name of the interface on which.
+        joined: The groups joined, each with the name and the number of the interface on which.
         not_joined: How often joining failed, by the name of the ``errno``.
     """
 
     noisy = False
     transport: Any  # a port of ours, or of the simulated network
 
-    def __init__(self, reactor: Any, identity: Identity, service: Any, protocol: object) -> None:
+    def __init__(self, reactor: Any, identity: Identity, service: Any, protocol: object, port: int) -> None:
         clock = steady_clock(reactor)
-        self.joined: set[tuple[str, str]] = set()
+        self.joined: set[_Membership] = set()
         self.not_joined: Counter[str] = Counter()
         self._reactor = reactor
         self._service = service
         self._protocol = protocol
-        self._answers = Answers(identity, secrets.token_bytes(32), random=random.SystemRandom().random, clock=clock)
+        self._where: dict[_Membership, str | int] = {}
+        self._answers = Answers(
+            identity,
+            secrets.token_bytes(32),
+            service_ports=(service.getHost().port, port),
+            random=random.SystemRandom().random,
+            clock=clock,
+        )
         self._alarm = Alarm(reactor, clock, self._send_due)
         self._interfaces: list[Interface] = []
         self._rescan: IDelayedCall | None = None
@@ -147,18 +159,21 @@ class DiscoveryResponder(DatagramProtocol):
         service = self._service.getHost().host
         over_ipv4 = has_family(service, 4)
         over_ipv6 = has_family(service, 6) and ":" in self.transport.getHost().host
-        wanted: dict[tuple[str, str], str | int] = {}
+        wanted: dict[_Membership, str | int] = {}
         for interface in serving(service, self._interfaces):
             if interface.ipv4 and over_ipv4:
-                wanted[GROUP_IPV4, interface.name] = interface.ipv4[0]
+                wanted[GROUP_IPV4, interface.name, interface.number] = interface.ipv4[0]
             if interface.ipv6 and interface.number and over_ipv6:
-                wanted[GROUP_IPV6, interface.name] = interface.number
-        self.joined &= wanted.keys()  # what is gone may come again, and must then be joined again
+                wanted[GROUP_IPV6, interface.name, interface.number] = interface.number
+        for gone in self.joined - wanted.keys():  # it may come again; and Linux counts it until it is left
+            self.transport.leaveGroup(gone[0], self._where.pop(gone, "")).addErrback(_has_left_by_itself)
+        self.joined &= wanted.keys()
         for membership in wanted.keys() - self.joined:
+            self._where[membership] = wanted[membership]
             self._join(membership, wanted[membership])
 
-    def _join(self, membership: tuple[str, str], where: str | int) -> None:
-        group, name = membership
+    def _join(self, membership: _Membership, where: str | int) -> None:
+        group, name, _ = membership
         joining: Deferred[None] = self.transport.joinGroup(group, where)
 
         def failed(failure: Failure) -> None:
@@ -202,6 +217,8 @@ class Discoverable:
 
     def __init__(self, reactor: Any, name: str, host: str, port: int, bound: BoundSocket | None = None) -> None:
         check_discoverable(name, host)
+        if type(port) is not int or not 1 <= port <= 65535:
+            raise LocalError(f"discovery_port={port!r}: it must be a whole number from 1 to 65535")
         self.name = name
         self.port = port
         self.responder: DiscoveryResponder | None = None
@@ -234,7 +251,7 @@ class Discoverable:
             raise LocalError("discoverable= needs ports of twistedudp: a reactor with file descriptors, and POSIX")
         label = "rpc" if hasattr(protocol, "run_method") else label[:MAX_TEXT]
         identity = Identity(self.name, label, _own_version())
-        responder = DiscoveryResponder(self._reactor, identity, service, protocol)
+        responder = DiscoveryResponder(self._reactor, identity, service, protocol, self.port)
         self.bind()
         bound, self._bound = self._bound, None
         try:
@@ -293,11 +310,17 @@ def check_discoverable(name: str, host: str) -> None:
         raise LocalError(
             f"{name!r} cannot be the name of a discoverable server: 1 to {MAX_TEXT} characters, all of them printable"
         )
-    if host == "::1":
+    if is_group(host):
+        raise LocalError(f"a server on {host} cannot be discovered: a group's address is none to be reached at")
+    if ":" in host and is_loopback(host) and ":" in canonical(host):
         raise LocalError(
             "a server on ::1 cannot be discovered, for no IPv6 group can be asked on loopback; let it listen on "
             "127.0.0.1, or on :: for all addresses"
         )
+
+
+def _has_left_by_itself(failure: Failure) -> None:
+    failure.trap(MulticastJoinError)  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
 
 def _own_version() -> str:
