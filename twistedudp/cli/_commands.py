@@ -71,7 +71,7 @@ class _CallCommand(click.Command):
 @click.version_option(package_name="twistedudp", message="udpecho %(version)s")
 @click.pass_context
 def udpecho(ctx: click.Context) -> None:
-    """Ask UDP servers: echo servers (RFC 862) and MessagePack-RPC servers.
+    """Ask, measure and find UDP servers: echo servers (RFC 862) and MessagePack-RPC servers.
 
     PORT is 10000 if left out. An IPv6 address with a port is written [::1]:10000.
     """
@@ -149,5 +149,12 @@ def methods(server: Server, compact: bool) -> None:
         print_methods(listed)
 
 
-for _command in (ping, doctor, discover, compare):
+# Their docstrings begin with sentences that are too long for the list of commands on 80 columns.
+for _command, _in_short in (
+    (ping, "Measure a path: loss, round trips, jitter, rates, sizes."),
+    (doctor, "Say what stands between this machine and a server."),
+    (discover, "Find the servers of the local networks."),
+    (compare, "Tell whether two runs of ping differ."),
+):
+    _command.short_help = _in_short
     udpecho.add_command(_command)
