@@ -60,7 +60,8 @@ def _without_slow(loader: TestLoader, case: type) -> list[str]:
 
 
 def _is_slow(marked: object) -> bool:
-    return any(mark.name in {"slow", "heavy"} for mark in getattr(marked, "pytestmark", []))
+    marks = getattr(marked, "pytestmark", [])  # a module's is a single one, or a list
+    return any(mark.name in {"slow", "heavy"} for mark in (marks if isinstance(marks, list) else [marks]))
 
 
 if __name__ == "__main__":
