@@ -427,7 +427,8 @@ class EchoFaultTests(EchoTestCase):
     def test_other_client(self) -> None:
         """A reply that goes to another client than the one that asked is altered."""
         last = 'globals().setdefault("last", [peer])'
-        one = self.faulty(f"{last}.append(peer); handle.sendto(payload, {last}[-2 if payload[8] % 50 == 0 else -1])")
+        other = f"next((each for each in reversed({last}) if each != peer), peer)"  # the last ones may be its own
+        one = self.faulty(f"{last}.append(peer); handle.sendto(payload, {other} if payload[8] % 50 == 0 else peer)")
         self.assertGreater(one["altered"], 0)
         self.assertEqual((one["altered"], one["duplicate"]), (one["lost"], 0))
 
