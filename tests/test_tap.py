@@ -260,13 +260,19 @@ class DiscoverableTests(OptionsTestCase):
 
     def test_defaults(self) -> None:
         """Without the option nothing is bound for it; with it the port is 10032, bound before the daemon forks."""
-        options = self.parse("--discovery-port", "7777")
+        options = self.parse()
         self.assertEqual((options["discoverable"], options.discovery_bound, self.discovery_ports), (None, None, []))
         self.assertEqual(options["timestamps"], 0)
         options = self.parse("--discoverable", "kitchen", "--timestamps")
         self.assertEqual((options["discoverable"], options["timestamps"]), ("kitchen", 1))
         self.assertEqual([bound.port for bound in self.discovery_ports], [10032])
         self.assertIs(options.discovery_bound, self.discovery_ports[0])
+
+    def test_port_alone(self) -> None:
+        """A discovery port for a server that nobody can discover is a mistake."""
+        told = self.refused("--discovery-port", "7777")
+        self.assertEqual(told, "--discovery-port belongs to --discoverable NAME, which is not given")
+        self.assertEqual((self.asked, self.discovery_ports), ([], []))
 
     def test_equal_ports(self) -> None:
         """Questions need a port of their own."""

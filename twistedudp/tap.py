@@ -62,8 +62,8 @@ class Options(ServiceOptions):
         (
             "discovery-port",
             None,
-            str(DISCOVERY_PORT),
-            "The UDP port that --discoverable hears questions on, shared by the servers of one user.",
+            None,
+            f"The port where --discoverable hears questions, shared by one user's servers. [default: {DISCOVERY_PORT}]",
         ),
     )
     optFlags = (
@@ -105,7 +105,7 @@ class Options(ServiceOptions):
         self["max-datagram-size"] = self.whole_number("max-datagram-size", 1, 65535)
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = self.whole_number("receive-buffer", 1, _MAX_RECEIVE_BUFFER)
-        self["discovery-port"] = self.whole_number("discovery-port", 1, 65535)
+        self._check_discovery()
         self.check_interface()
         if self[_PRIVILEGED_PORTS_FLAG]:
             self._answer_privileged_ports()
@@ -113,7 +113,6 @@ class Options(ServiceOptions):
         self.plugin = self.installed.named(self["protocol"])
         from . import _startup  # noqa: PLC0415  # --help and --list-protocols need no transport
 
-        self._check_discovery()
         if self["discoverable"] is not None:
             port, interface = self["discovery-port"], self["interface"]
             self.discovery_bound = _startup.bind_discovery_or_explain(self["discoverable"], interface, port)
@@ -125,6 +124,12 @@ class Options(ServiceOptions):
             raise
 
     def _check_discovery(self) -> None:
+        if self["discovery-port"] is None:
+            self["discovery-port"] = DISCOVERY_PORT
+        else:
+            self["discovery-port"] = self.whole_number("discovery-port", 1, 65535)
+            if self["discoverable"] is None:
+                raise usage.UsageError("--discovery-port belongs to --discoverable NAME, which is not given")
         if self["discoverable"] is not None and self["port"] == self["discovery-port"]:
             raise usage.UsageError(
                 f"--port and --discovery-port are both {self['port']}: questions need a port of their own"

@@ -108,7 +108,10 @@ class AnsweringTests(AnswersCase):
         self.assertEqual(self.sent(self.now + 1), [])
 
     def test_round_of_which_the_first_was_lost(self) -> None:
-        """Who hears a question first in a later round answers as all do then."""
+        """Who hears a question first in its second round answers as all do then; a later one is given no more."""
+        for number, id_ in ((2, b"question"), (3, b"whatever"), (255, b"whoknows")):
+            self.ask(round=number, id=id_)
+            self.assertEqual(len(self.sent(self.now + 1)), COPIES[1])
         self.ask(round=3)
         self.assertEqual(len(self.sent(self.now + 1)), COPIES[2])
 
@@ -222,6 +225,19 @@ class MethodTests(AnswersCase):
         self.assertEqual(self.sent(self.now + 5), [])
         self.assertEqual(self.server.stats.unanswered, {"method_failed": 1})
 
+    def test_busy(self) -> None:
+        """A method for which there was no room is run when the question comes again, even in the same round."""
+        question = self.ask(method="status")
+        assert question is not None
+        self.server.method_not_run(question)
+        self.assertEqual((len(self.server), self.server.next_due), (0, None))
+        self.assertEqual(self.server.stats.unanswered, {"busy": 1})
+        self.server.method_not_run(question)
+        again = self.ask(method="status")
+        assert again is not None
+        self.server.result_ready(again, "fine")
+        self.assertEqual([answer.result for _, answer, _ in self.sent(self.now + 1)], ["fine"])
+
     def test_unfit_results(self) -> None:
         """A result that cannot be sent, or not in one packet, is not; the largest that can be is."""
         size = MAX_ANSWER_SIZE - len(encode_answer(an_answer(held=2**40, result="", name="kitchen"))) - 2
@@ -307,21 +323,55 @@ class RefusalTests(AnswersCase):
         self.ask(("192.0.2.9", 1024))
         self.assertEqual(len(self.sent(self.now + 1)), 1)
 
-    def test_questions_of_one_host(self) -> None:
-        """One host has so many questions remembered and no more, from whichever ports; others are not concerned."""
-        for number in range(MAX_PER_ASKER + 5):
-            self.ask((ASKER[0], 40000 + number), id=b"%08d" % number, round=255)
-        sent = self.sent(self.now + 1)
-        self.assertEqual((self.server.stats.questions, self.server.stats.refused), (MAX_PER_ASKER, {"busy": 5}))
-        self.assertLessEqual(len(sent), max(COPIES) * MAX_PER_ASKER)
-        self.ask(OTHER, id=b"another!")
-        self.assertEqual(len(self.sent(self.now + 1)), 1)
-        self.now += REMEMBERED_FOR
-        self.ask(id=b"later on")
-        self.assertEqual(len(self.sent(self.now + 1)), 1)
+    def attacked(self, datagrams: list[bytes], seconds: float) -> tuple[int, int, int]:
+        """Let these come evenly, all in one host's name; return bytes that came, and answers and bytes that left."""
+        answers = size = 0
+        for datagram in datagrams:
+            question = self.hear(datagram)
+            if question is not None:
+                self.server.result_ready(question, "x" * 1000)
+            self.now += seconds / len(datagrams)
+            for answer, _ in self.server.due():
+                answers, size = answers + 1, size + len(answer)
+        return sum(map(len, datagrams)), answers, size
+
+    def test_forged_questions(self) -> None:
+        """One host is sent no more answers in ten seconds than the bound, by whatever questions, in whatever rounds."""
+        for rounds, ids in (([255], 3000), ([1, 2, 3], 1000), (list(range(1, 256)), 12)):
+            self.setUp()
+            datagrams = [
+                encode_question(a_question(id=b"%08d" % id_, round=number, window=0, method="m"))
+                for id_ in range(ids)
+                for number in rounds
+            ]
+            _, answers, size = self.attacked(datagrams, 60)
+            self.assertLessEqual(answers, 6 * MAX_PER_ASKER)
+            self.assertLess(size, 6 * MAX_PER_ASKER * MAX_ANSWER_SIZE)
+            self.assertLessEqual(len(self.server), 6 * MAX_PER_ASKER)
+            self.ask(OTHER, id=b"another!")  # others are not concerned
+            self.assertEqual([peer for _, _, peer in self.sent(self.now + 1)], [OTHER])
+
+    def test_first_of_forged_questions(self) -> None:
+        """A single datagram that claims a late round is answered three times at most, with 100 times its bytes."""
+        question = self.ask(round=255, window=0, method="m")
+        assert question is not None
+        self.server.result_ready(question, "x" * 1000)
+        sent = [len(encode_answer(answer)) for _, answer, _ in self.sent(self.now + 1)]
+        self.assertEqual(len(sent), 3)
+        self.assertLess(sum(sent), 100 * len(encode_question(a_question(method="m"))))
+
+    def test_who_looks_again_and_again(self) -> None:
+        """Whoever asks twice a second is answered each time, whether they say that they were or not."""
+        for number in range(120):
+            self.ask(id=b"%08d" % number, window=300)
+            ((_, answer, _),) = self.sent(self.now + 0.4)
+            if number % 2:
+                self.ask(id=b"%08d" % number, round=2, known=answer.id[:4])
+            self.now += 0.1
+        self.assertEqual((self.server.stats.refused, self.server.stats.dropped), ({}, {}))
 
     def test_several_ways(self) -> None:
-        """What came by several ways is answered by each in turn, for one may be closed; but not by any number of ways."""
+        """What came by several ways is answered by each in turn, for one may be closed; not by any number of them."""
         askers = [(f"192.0.2.{number}", 40000) for number in range(1, 8)]
         for number in (1, 2, 3):
             for asker in askers:

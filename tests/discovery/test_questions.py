@@ -19,7 +19,7 @@ from twistedudp.discovery._wire import (
     encode_answer,
     is_known,
 )
-from twistedudp.errors import DatagramTooLarge, EncodeError, LocalError
+from twistedudp.errors import EncodeError, LocalError
 
 if TYPE_CHECKING:
     from twistedudp.discovery._questions import DiscoveryAnswer
@@ -115,11 +115,28 @@ class QuestionTests(AskingCase):
                 for id_ in ids:
                     self.assertEqual(sum(is_known(question.known, id_) for question in questions), 1)
 
-    def test_wrong(self) -> None:
+    def fits(self, size: int) -> bool:
+        """Tell whether a parameter of so many bytes can be sent."""
+        try:
+            self.made(method="m", params=[b"x" * size])
+        except LocalError:
+            return False
+        return True
+
+    def test_wrong_parameters(self) -> None:
         """Parameters too large or of a wrong kind, and names that are none, are the caller's mistakes."""
-        error = self.assertRaises(DatagramTooLarge, self.made, method="m", params=[b"x" * 900])
-        self.assertGreater(error.size, error.limit)
-        self.assertRaises(EncodeError, self.made, method="m", params=[object()])
+        room = next(size for size in range(1200) if not self.fits(size + 1))
+        self.assertGreater(room, 850)
+        told = str(self.assertRaises(LocalError, self.made, method="m", params=[b"x" * (room + 7)]))
+        self.assertIn("the parameters take 7 bytes too many; a question is one packet of 1,200", told)
+        wrong: Any = "\ud800"
+        for method, params, path in (
+            ("m", [1, object()], "params[1]"),
+            ("m", [{"a": object()}], "params[0]['a']"),
+            (wrong, [], "method"),
+        ):
+            error = self.assertRaises(EncodeError, self.made, method=method, params=params)
+            self.assertEqual((error.path, str(error).startswith(f"{path}: ")), (path, True))
         for method in ("", "x" * 65):
             self.assertRaises(LocalError, self.made, method=method)
         self.assertRaises(ValueError, Asking, 7, b"short", attempts(3, 3))

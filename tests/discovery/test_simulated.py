@@ -20,9 +20,10 @@ from twistedudp.discovery._questions import Asking, attempts
 from twistedudp.discovery._responder import RESCAN_INTERVAL, bind_discovery
 from twistedudp.discovery._wire import encode_answer, encode_question
 from twistedudp.echo import EchoProtocol
-from twistedudp.errors import DatagramTooLarge, LocalError, MethodError
+from twistedudp.errors import LocalError, MethodError
 from twistedudp.impairment import Loss
 from twistedudp.methods import RPCMethods, current_peer, method
+from twistedudp.protocol import RPCServerProtocol
 from twistedudp.server import UDPServerService
 from twistedudp.testing import SimulatedNetwork
 
@@ -193,7 +194,7 @@ class DiscoverTests(SimulatedCase):
             ({"rounds": 0}, ValueError),
             ({"wait": 100}, ValueError),
             ({"method": ""}, LocalError),
-            ({"method": "m", "params": [b"x" * 1200]}, DatagramTooLarge),
+            ({"method": "m", "params": [b"x" * 1200]}, LocalError),
             ({"interfaces": ["eth9"]}, LocalError),
             ({"ipv4": False, "interfaces": ["lo"]}, LocalError),
             ({"ipv4": False, "ipv6": False}, LocalError),
@@ -336,6 +337,28 @@ class ResponderTests(SimulatedCase):
         self.assertEqual(service.discovery_stats.refused, {"not_to_group": 1})
         self.stop(service)
 
+    def test_questions_from_service_ports(self) -> None:
+        """A port of the same number as the service's is refused, but not where both may have it by chance."""
+        for port, answered in ((10000, 0), (40000, 1)):
+            service = UDPServerService(host(self.network, HOST), port, EchoProtocol, HOST, discoverable="kitchen")
+            service.startService()
+            self.assertEqual(len(self.ask(source=port, to=(GROUP_IPV4, DISCOVERY_PORT)).received), answered)
+            self.stop(service)
+            self.setUp()
+
+    def test_busy(self) -> None:
+        """A method that finds no room is run when the question comes again."""
+        methods = Status()
+        service = served(host(self.network, HOST), "kitchen", lambda: RPCServerProtocol(methods, max_running=1))
+        waits = service.protocol.run_method("slow", [], (ASKER, 1))
+        found = discover(self.asker, method="slow")
+        self.network.advance(0.5)
+        methods.waiting.callback("at last")
+        self.successResultOf(waits)
+        self.assertEqual([result for _, result in self.network.run_until(found)], ["at last"])
+        self.assertEqual(service.discovery_stats.unanswered, {"busy": 4})
+        self.stop(service)
+
     def test_service_port(self) -> None:
         """The service's own port is deaf to questions, and to anything that is sent to all."""
         service = served(host(self.network, HOST), "kitchen")
@@ -372,6 +395,8 @@ class ResponderTests(SimulatedCase):
         """A server that no question reaches is refused, however its address is spelled; so is a port that is none."""
         for interface in ("::1", "0::1", "239.1.1.1", "255.255.255.255", "ff02::1"):
             self.assertRaises(LocalError, UDPServerService, self.asker, 0, EchoProtocol, interface, discoverable="x")
+        for interface in ("", "0.0.0.0", "::", "127.0.0.1"):  # noqa: S104  # simulated
+            UDPServerService(self.asker, 0, EchoProtocol, interface, discoverable="x")
         for port in (0, 65536, "10032"):
             with self.assertRaises(LocalError):
                 UDPServerService(self.asker, 0, EchoProtocol, discoverable="x", discovery_port=port)  # type: ignore[arg-type]  # one is wrong
@@ -488,7 +513,8 @@ class WithoutIPv6Tests(SimulatedCase):
 
         self.patch(transport, "listen", listen)
         self.assertEqual(self.names(ipv6=False, wait=1), ["kitchen"])
-        self.failureResultOf(discover(self.asker), LocalError)
+        told = str(self.failureResultOf(discover(self.asker), LocalError).value)
+        self.assertNotIn("ulimit", told)
         self.stop(service)
 
 

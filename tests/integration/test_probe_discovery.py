@@ -23,7 +23,7 @@ from tests.integration.sockets import PATIENCE, RealTestCase, address_of, plain_
 from tests.integration.twistd import Directory, run_twistd
 from twistedudp import UDPServerService, discover
 from twistedudp._msgpack import encode_response
-from twistedudp.discovery import DISCOVERY_PORT, GROUP_IPV4, GROUP_IPV6
+from twistedudp.discovery import DISCOVERY_PORT, GROUP_IPV4, GROUP_IPV6, _responder
 from twistedudp.discovery._wire import Question, encode_question
 from twistedudp.echo import EchoProtocol
 
@@ -254,6 +254,37 @@ class BridgeTests(DiscoveryTestCase):
         while not answers:  # only by the group, for IPv6 has no broadcast; trial's timeout is the limit
             answers = await discover(self.reactor, wait=0.5, rounds=1, ipv4=False)
         self.assertEqual(self.names(answers), ["late"])
+
+
+class InterfaceTests(DiscoveryTestCase):
+    """Network interfaces that come and go, under one server in this process."""
+
+    async def test_made_anew(self) -> None:
+        """An interface made again is joined anew, more often than Linux lets a socket join groups (20), and at once."""
+        self.patch(_responder, "RESCAN_INTERVAL", 0.02)
+        host = self.bridge.hosts[0]
+        server: Any = UDPServerService(self.reactor, 0, EchoProtocol(), "::", discoverable="one")
+        server.startService()
+        self.addCleanup(server.stopService)
+        responder = server._discovery.responder
+        made = """
+            link add made0 type veth peer name made1
+            link set made0 addrgenmode none up
+            address add 198.18.9.1/24 dev made0
+            address add fe80::9/64 dev made0 nodad
+        """
+        for number in range(24):
+            host.run("ip", "-batch", "-", text=made)
+            index = socket.if_nametoindex("made0")
+            wanted = {(group, "made0", index) for group in (GROUP_IPV4, GROUP_IPV6)}
+            while not wanted <= responder.joined and not responder.not_joined:
+                await self.turn()
+            self.assertEqual(responder.not_joined, {}, number)
+            joined = host.run("ip", "maddress", "show", "dev", "made0")
+            self.assertEqual([group in joined for group in (GROUP_IPV4, GROUP_IPV6)], [True, True], number)
+            host.run("ip", "link", "delete", "made0")
+            if number % 2:  # else it is made again before anybody has looked
+                await self.until(lambda: not any(name == "made0" for _, name, _ in responder.joined))
 
 
 class LoopbackTests(RealTestCase):

@@ -21,6 +21,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from .._rate_limit import RateLimit
 from ..errors import DecodeError, EncodeError
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from ._wire import Question
 
 __all__ = [
+    "ASKER_INTERVAL",
     "COPIES",
+    "EPHEMERAL_PORTS",
     "MAX_ANSWERS_PER_SECOND",
     "MAX_ASKERS",
     "MAX_PER_ASKER",
@@ -70,15 +73,23 @@ REMEMBERED_FOR: Final = 60.0
 MAX_ANSWERS_PER_SECOND: Final = 100
 """Answers sent in a second at most, whoever asks: ten askers at once, of which each loses half."""
 
-MAX_PER_ASKER: Final = 32
-"""Questions of one host remembered at once: a person who looks again and again asks no more. Who forges the address of
-a neighbour can have that many questions' answers sent there in a minute, and no more."""
+MAX_PER_ASKER: Final = 50
+"""What one host is given in ``ASKER_INTERVAL``: each question let in and each answer sent counts as one. It is room for
+a discovery every 0.4 s, or for three at once of which every answer is lost. Who forges a neighbour's address has no
+more sent there, in whatever rounds."""
+
+ASKER_INTERVAL: Final = 10.0
+"""Seconds."""
 
 MAX_ASKERS: Final = 4
 """Addresses that one question is answered to: an asker may have several, and the way to the first may be closed."""
 
 _PRIVILEGED_PORTS: Final = 1024
 """Ports below this one are services', which might answer an answer; nobody asks from there."""
+
+EPHEMERAL_PORTS: Final = 32768
+"""From here on Linux chooses ports by itself (net.ipv4.ip_local_port_range), for askers and for services that are given
+no number: that two have the same says nothing, and to refuse it would lose one server in 28,000."""
 
 _HELD_UNIT: Final = 1_000_000  # microseconds
 _WIDEST: Final = 2**40  # what the size of an answer is checked with
@@ -104,10 +115,12 @@ class AnswerStats:
             answers, which are none), ``source_port_zero``, ``service_port`` (from a port on which services listen, this
             one's own among them: they might answer the answer), ``not_reachable`` (the asker's address is not on a
             network that this host is attached to, or the service cannot be reached from there), ``busy`` (no room for
-            another question, or for another of that host).
+            another question, or that host has been given all that one is).
         unanswered: Questions let in that are not answered, by reason: ``method_failed`` (or there is none of that
-            name), ``too_large``, ``not_encodable``.
-        dropped: Answers that were due and not sent, by reason: ``rate_limited``, ``send_failed``.
+            name), ``too_large``, ``not_encodable``, ``busy`` (the method could not run then; when the question comes
+            again it counts as another).
+        dropped: Answers that were due and not sent, by reason: ``rate_limited``, ``asker_limited`` (their host has been
+            given all that one is), ``send_failed``.
     """
 
     __slots__ = ("answers", "dropped", "questions", "refused", "repeated", "suppressed", "unanswered")
@@ -126,17 +139,25 @@ class AnswerStats:
         return f"<AnswerStats {' '.join(text for text in counters if not text.endswith(('=0', '=Counter()')))}>"
 
 
+class _Host(RateLimit):
+    """What a host may still be given; kept as long as a question of it is remembered."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(slots=True, eq=False)
 class _Remembered:
     """A question that was let in."""
 
-    askers: list[Address]
+    askers: list[tuple[Address, _Host]]
     """Where it came from; it may come by several ways."""
     msgid: int
     id: bytes
     """This server's, for the question."""
     attempt: int = 0
     round: int = 0
+    rounds: int = 0
+    """How many it was heard in."""
     heard_at: float = 0.0
     until: float = 0.0
     """The end of the window."""
@@ -186,7 +207,7 @@ class Answers:
         self._clock = clock
         self._limit = RateLimit(MAX_ANSWERS_PER_SECOND, 1.0, clock)
         self._remembered: dict[bytes, _Remembered] = {}  # in the order in which they are to be forgotten
-        self._by_host: Counter[str] = Counter()  # how many of them each host has asked
+        self._hosts: WeakValueDictionary[str, _Host] = WeakValueDictionary()
         self._heap: list[tuple[float, int, _Remembered]] = []
         self._serial = 0
 
@@ -235,8 +256,8 @@ class Answers:
             remembered = self._let_in(question, asker, reachable)
             if remembered is None:
                 return None
-        elif asker not in remembered.askers and len(remembered.askers) < MAX_ASKERS and reachable(asker[0]):
-            remembered.askers.append(asker)
+        elif self._is_another(asker, remembered) and reachable(asker[0]):
+            remembered.askers.append((asker, self._host(asker[0])))
         return self._heard(remembered, question, now)
 
     def _let_in(self, question: Question, asker: Address, reachable: Callable[[str], bool]) -> _Remembered | None:
@@ -244,12 +265,22 @@ class Answers:
         if not reachable(asker[0]):
             self.stats.refused["not_reachable"] += 1
             return None
-        if len(self._remembered) >= MAX_REMEMBERED or self._by_host[asker[0]] >= MAX_PER_ASKER:
+        host = self._host(asker[0])
+        if len(self._remembered) >= MAX_REMEMBERED or not host.allowed():
             self.stats.refused["busy"] += 1
             return None
-        self._by_host[asker[0]] += 1
         own = hashlib.blake2b(question.id, digest_size=ID_SIZE, key=self._secret).digest()
-        return _Remembered([asker], question.msgid, own)
+        return _Remembered([(asker, host)], question.msgid, own)
+
+    def _is_another(self, asker: Address, remembered: _Remembered) -> bool:
+        askers = remembered.askers
+        return len(askers) < MAX_ASKERS and all(asker != known for known, _ in askers)
+
+    def _host(self, host: str) -> _Host:
+        limit = self._hosts.get(host)
+        if limit is None:
+            limit = self._hosts[host] = _Host(MAX_PER_ASKER, ASKER_INTERVAL, self._clock)
+        return limit
 
     def result_ready(self, question: Question, result: object) -> None:
         """Take the result of a question's method; what cannot be sent as an answer is not."""
@@ -274,6 +305,11 @@ class Answers:
         if remembered is not None:
             self._end(remembered, "method_failed")
 
+    def method_not_run(self, question: Question) -> None:
+        """Take it that a question's method could not be run now: it is run when the question comes again."""
+        if self._remembered.pop(question.id, None) is not None:
+            self.stats.unanswered["busy"] += 1
+
     def due(self) -> list[tuple[bytes, Address]]:
         """Return the answers that are due, and forget them."""
         now = self._clock()
@@ -281,12 +317,15 @@ class Answers:
         while (due := self.next_due) is not None and due <= now:
             _, serial, remembered = heapq.heappop(self._heap)
             remembered.pending.discard(serial)
+            to, host = remembered.askers[remembered.sent % len(remembered.askers)]  # the first at first
+            remembered.sent += 1
+            if not host.allowed():
+                self.stats.dropped["asker_limited"] += 1
+                continue
             if not self._limit.allowed():
                 self.stats.dropped["rate_limited"] += 1
                 continue
             held = round((now - remembered.heard_at) * _HELD_UNIT)
-            to = remembered.askers[remembered.sent % len(remembered.askers)]  # the first at first
-            remembered.sent += 1
             datagrams.append((encode_answer(self._answer(remembered, held)), to))
             self.stats.answers += 1
         return datagrams
@@ -305,6 +344,7 @@ class Answers:
             self.stats.repeated += 1
             return None
         remembered.round, remembered.attempt, remembered.heard_at = question.round, question.attempt, now
+        remembered.rounds += 1
         remembered.until = now + min(question.window / 1000, MAX_WINDOW)
         if is_new:
             self.stats.questions += 1
@@ -320,7 +360,8 @@ class Answers:
         remembered.pending.clear()
         window = remembered.until - remembered.heard_at
         left = max(remembered.until - now, window / 4)
-        copies = COPIES[min(remembered.round, len(COPIES)) - 1]
+        # Six in a million miss two rounds at 30 % loss. A forger who begins with a late one is to gain little by it.
+        copies = COPIES[min(remembered.round, remembered.rounds + 1, len(COPIES)) - 1]
         for copy in range(copies):
             self._serial += 1
             remembered.pending.add(self._serial)
@@ -349,7 +390,3 @@ class Answers:
                 return
             oldest.pending.clear()
             del self._remembered[id_]
-            host = oldest.askers[0][0]
-            self._by_host[host] -= 1
-            if not self._by_host[host]:
-                del self._by_host[host]

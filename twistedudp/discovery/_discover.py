@@ -9,6 +9,7 @@ What and when is :class:`._questions.Asking`'s part.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 from contextlib import suppress
@@ -77,9 +78,9 @@ def discover(
 
     Returns:
         A Deferred that fires after ``wait`` seconds with a list of :class:`DiscoveryAnswer`, by name, perhaps empty. It
-        fails with :class:`~twistedudp.errors.LocalError` where there is nothing to ask by or for, with
-        :class:`~twistedudp.errors.EncodeError` and :class:`~twistedudp.errors.DatagramTooLarge` for parameters that
-        cannot be sent, with :class:`ValueError` for numbers out of range, and with what ``on_answer`` raised.
+        fails with :class:`~twistedudp.errors.LocalError` where there is nothing to ask by or for, or the parameters are
+        too large, with :class:`~twistedudp.errors.EncodeError` for parameters that cannot be sent, with
+        :class:`ValueError` for numbers out of range, and with what ``on_answer`` raised.
         Cancelling it ends the asking.
     """
     try:
@@ -91,8 +92,9 @@ def discover(
         places = paths(chosen(interfaces_of(reactor), interfaces), families)
         return Discovery(reactor, asking, wait, port, on_answer).run(places)
     except CannotListenError as error:
-        advice = "name fewer interfaces, or raise the limit of open files (ulimit -n)"
-        return fail(LocalError(f"no port to ask by can be had: {error.socketError}; {advice}"))
+        few = getattr(error.socketError, "errno", None) in (errno.EMFILE, errno.ENFILE)
+        advice = "; name fewer interfaces, or raise the limit of open files (ulimit -n)" if few else ""
+        return fail(LocalError(f"no port to ask by can be had: {error.socketError}{advice}"))
     except Exception:  # noqa: BLE001  # whatever is wrong with the arguments, the caller has one place to look
         return fail()
 

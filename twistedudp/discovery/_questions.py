@@ -16,7 +16,7 @@ import ipaddress
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..errors import DatagramTooLarge, DecodeError, LocalError
+from ..errors import DecodeError, EncodeError, LocalError
 from . import MAX_ROUNDS, MAX_WAIT
 from ._wire import (
     ID_SIZE,
@@ -53,6 +53,7 @@ _KNOWN_HEADER: Final = 3  # bytes: what msgpack puts before more than 255 bytes,
 _ANSWERS_END: Final = 0.85  # of a round; the rest is for the way of the last answers
 _APART: Final = 1 / 8  # of a round, between the repetitions of a question
 _MOST_REPETITIONS: Final = 4
+_ARGUMENTS: Final = {"params[6]": "params", "params[5]": "method"}  # where the format has what the caller gave
 
 
 class DiscoveredPeer(NamedTuple):
@@ -164,9 +165,9 @@ class Asking:
         stats: The :class:`DiscoveryStats`.
 
     Raises:
-        EncodeError: A parameter cannot be sent.
-        DatagramTooLarge: The parameters leave no room for the servers that have answered.
-        LocalError: The method's name is empty or too long.
+        EncodeError: A parameter cannot be sent; its path begins with ``params``.
+        LocalError: The parameters leave no room for the servers that have answered, or the method's name is empty or
+            too long.
     """
 
     def __init__(
@@ -186,11 +187,13 @@ class Asking:
         self.schedule = list(schedule)
         self.stats = DiscoveryStats()
         self._blank = Question(msgid, question_id, 0xFFFF, 1, b"", 0xFFFF, method, list(params))
-        room = MAX_QUESTION_SIZE - len(encode_question(self._blank)) - _KNOWN_HEADER
+        room = MAX_QUESTION_SIZE - len(_encoded(self._blank)) - _KNOWN_HEADER
         self._room = room // PREFIX_SIZE
         if self._room < _MIN_KNOWN:
-            limit = MAX_QUESTION_SIZE - _MIN_KNOWN * PREFIX_SIZE
-            raise DatagramTooLarge(MAX_QUESTION_SIZE - room, limit)
+            raise LocalError(
+                f"the parameters take {_MIN_KNOWN * PREFIX_SIZE - room:,} bytes too many; a question is one packet of "
+                f"{MAX_QUESTION_SIZE:,}, with room for the servers that have answered"
+            )
         self._sent: dict[int, float] = {}
         self._answers: dict[bytes, DiscoveryAnswer] = {}
 
@@ -268,6 +271,17 @@ class Asking:
     def answers(self) -> list[DiscoveryAnswer]:
         """Return what came, by name, address and port."""
         return sorted(self._answers.values(), key=_order)
+
+
+def _encoded(question: Question) -> bytes:
+    """Return a question as a datagram; an error names the caller's arguments, not the places of the format."""
+    try:
+        return encode_question(question)
+    except EncodeError as error:
+        for place, name in _ARGUMENTS.items():
+            if error.path.startswith(place):
+                raise type(error)(error.reason, name + error.path[len(place) :]) from error
+        raise
 
 
 def _order(answer: DiscoveryAnswer) -> tuple[Any, ...]:

@@ -26,10 +26,11 @@ from twisted.logger import Logger
 
 from .. import transport
 from .._alarm import Alarm, steady_clock
-from ..address import canonical, is_group, is_loopback
+from ..address import canonical, is_group, is_ip, is_loopback
 from ..errors import LocalError
+from ..messages import CODE_BUSY
 from . import GROUP_IPV4, GROUP_IPV6
-from ._answers import Answers, Identity
+from ._answers import EPHEMERAL_PORTS, Answers, Identity
 from ._interfaces import has_family, interfaces_of, reachable, serving
 from ._wire import MAX_QUESTION_SIZE, MAX_TEXT
 
@@ -88,7 +89,7 @@ class DiscoveryResponder(DatagramProtocol):
         self._answers = Answers(
             identity,
             secrets.token_bytes(32),
-            service_ports=(service.getHost().port, port),
+            service_ports=[each for each in (service.getHost().port, port) if each < EPHEMERAL_PORTS],
             random=random.SystemRandom().random,
             clock=clock,
         )
@@ -136,8 +137,11 @@ class DiscoveryResponder(DatagramProtocol):
             if self.transport is not None:  # else the port has stopped meanwhile
                 self._alarm.at(self._answers.next_due)
 
-        def failed(_: Failure) -> None:  # the protocol has logged it
-            self._answers.method_failed(question)
+        def failed(failure: Failure) -> None:  # the protocol has logged it
+            if getattr(failure.value, "code", None) == CODE_BUSY:
+                self._answers.method_not_run(question)
+            else:
+                self._answers.method_failed(question)
 
         maybeDeferred(run_method, question.method, question.params, asker).addCallbacks(succeeded, failed)
 
@@ -310,6 +314,8 @@ def check_discoverable(name: str, host: str) -> None:
         raise LocalError(
             f"{name!r} cannot be the name of a discoverable server: 1 to {MAX_TEXT} characters, all of them printable"
         )
+    if not is_ip(host):  # a name, or nothing for all of IPv4: the port says what it makes of it
+        return
     if is_group(host):
         raise LocalError(f"a server on {host} cannot be discovered: a group's address is none to be reached at")
     if ":" in host and is_loopback(host) and ":" in canonical(host):
