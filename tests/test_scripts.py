@@ -170,6 +170,7 @@ class TestTests(ScriptTestCase):
                 "pytest",
                 "pytest of ports",
                 "pytest of probes",
+                "pytest of programs",
                 "pytest with pytest-twisted",
                 "trial",
                 *(["fuzz"] if sys.platform == "linux" and platform.machine() == "x86_64" else []),

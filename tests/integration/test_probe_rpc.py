@@ -292,8 +292,10 @@ class ProberTests(RealTestCase):
         """Look at how delays differ from probe to probe: spread over 8 ms, by a third of that on average."""
         assert uneven.mean is not None
         assert uneven.p50 is not None
+        assert even.mean is not None
         assert even.p50 is not None
-        # 150 differences, of which neighbours depend on each other: within half a millisecond, and what the host adds.
-        self.assertTrue(0.0021 < uneven.mean < 0.0034, uneven)
-        self.assertTrue(0.0017 < uneven.p50 < 0.0032, uneven)
-        self.assertLess(even.p50, 0.0015)
+        # 150 differences, of which neighbours depend on each other: within half a millisecond, and what the host adds,
+        # which the even way shows; it comes on top of both delays of a difference.
+        self.assertTrue(0.0021 < uneven.mean < 0.0034 + 2 * even.mean, (uneven, even))
+        self.assertTrue(0.0017 < uneven.p50 < 0.0032 + 2 * even.p50, (uneven, even))
+        self.assertLess(even.p50, uneven.p50 / 2)
