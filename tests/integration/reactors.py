@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import pytest
@@ -229,6 +230,9 @@ def variants(
 ) -> Callable[[type[PortCase]], None]:
     """Put a test case for each combination in the place of the class that is decorated.
 
+    Of those on other reactors than the usual one, every second is marked slow: those that stay still meet each reactor
+    with each backend and each family.
+
     Args:
         namespace: ``globals()`` of the test module.
         reactors: The names of the reactors.
@@ -240,13 +244,13 @@ def variants(
     """
 
     def decorate(case: type[PortCase]) -> None:
-        for reactor in reactors:
-            for backend in backends:
-                for family in families:
-                    name = f"{case.__name__}{backend.title()}{reactor}{family.name}Tests"
-                    members = {"reactor_name": reactor, "backend": backend, "family": family}
-                    made = type(name, (case,), {**members, "__module__": case.__module__})
-                    # trial has looked at the reactor that is used most, pytest looks at all of them.
-                    namespace[name] = made if reactor == "EPoll" else pytest.mark.heavy(made)
+        for reactor, (row, backend), (column, family) in product(reactors, enumerate(backends), enumerate(families)):
+            name = f"{case.__name__}{backend.title()}{reactor}{family.name}Tests"
+            members = {"reactor_name": reactor, "backend": backend, "family": family}
+            made = type(name, (case,), {**members, "__module__": case.__module__})
+            if reactor != "EPoll" and (row + column + list(REACTORS).index(reactor)) % 2:
+                made = pytest.mark.slow(made)
+            # trial has looked at the combination that is used most, pytest looks at the others too.
+            namespace[name] = made if (reactor, backend) == ("EPoll", BACKENDS[0]) else pytest.mark.heavy(made)
 
     return decorate
