@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PUBLIC_NAMES = {
+    "AdmissionPolicy",
     "DatagramPlugin",
     "DiscoveryAnswer",
     "IDatagramPlugin",

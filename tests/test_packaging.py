@@ -242,7 +242,7 @@ class WithoutCompilerTests(SynchronousTestCase):
         """Where the compiled modules are demanded, the installation fails and says what it takes."""
         done = self.install("no-such-compiler", "1")
         self.assertNotEqual(done.returncode, 0)
-        self.assertRegex(done.stdout + done.stderr, r"_mmsg\._backend was not built: .*no-such-compiler")
+        self.assertRegex(done.stdout + done.stderr, r"_mmsg\._\w+ was not built: .*no-such-compiler")
         self.assertIn("TWISTEDUDP_REQUIRE_COMPILED is set, so this is an error", done.stdout + done.stderr)
         self.assertFalse((self.folder / "installed").exists())
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors
+    from .admission import AdmissionPolicy
     from .client import UDPClientService
     from .discovery import DiscoveryAnswer, discover
     from .interfaces import IDatagramPlugin
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .transport import listen
 
 __all__ = [
+    "AdmissionPolicy",
     "DatagramPlugin",
     "DiscoveryAnswer",
     "IDatagramPlugin",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdmissionPolicy": "admission",
     "DatagramPlugin": "plugins",
     "DiscoveryAnswer": "discovery",
     "IDatagramPlugin": "interfaces",

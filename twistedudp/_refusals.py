@@ -54,17 +54,19 @@ class RefusalLog:
     Args:
         clock: Returns monotonic seconds, such as ``reactor.seconds``.
         log: Where the lines go, as warnings.
+        would_refuse: Say that it would have been refused, for it was let in after all.
 
     Attributes:
         not_shown: Refusals since the last line about their number that no line was written for.
     """
 
-    __slots__ = ("_clock", "_log", "_shown", "_since", "not_shown")
+    __slots__ = ("_clock", "_log", "_shown", "_since", "_verb", "not_shown")
 
-    def __init__(self, clock: Callable[[], float], log: Logger) -> None:
+    def __init__(self, clock: Callable[[], float], log: Logger, *, would_refuse: bool = False) -> None:
         self.not_shown = 0
         self._clock = clock
         self._log = log
+        self._verb = "would have refused" if would_refuse else "refused"
         self._shown: dict[tuple[str, str], float] = {}  # in the order of time
         self._since = 0.0
 
@@ -90,7 +92,8 @@ class RefusalLog:
             return
         shown[key] = now
         self._log.warn(
-            "refused a datagram of {prefix} (from {host}): {text} ({reason}; told at most once a minute)",
+            "{verb} a datagram of {prefix} (from {host}): {text} ({reason}; told at most once a minute)",
+            verb=self._verb,
             prefix=key[1],
             host=host,
             text=text,
@@ -104,12 +107,15 @@ class RefusalLog:
 
     def _forget(self, now: float) -> None:
         """Forget what was told a minute ago, and tell the number of what was not told for a minute."""
-        for key in [key for key, at in self._shown.items() if now - at >= _MINUTE]:
-            del self._shown[key]
+        shown = self._shown
+        while shown and now - shown[oldest := next(iter(shown))] >= _MINUTE:
+            del shown[oldest]
         if self.not_shown and now - self._since >= _MINUTE:
             self._tell_rest()
 
     def _tell_rest(self) -> None:
         count, self.not_shown = self.not_shown, 0
         if count:
-            self._log.warn("refused {count} more datagrams in the minute before; see the counters", count=count)
+            self._log.warn(
+                "{verb} {count} more datagrams in the minute before; see the counters", verb=self._verb, count=count
+            )

@@ -69,6 +69,9 @@ class IDatagramPort(IListeningPort, IMulticastTransport, IUDPTransport):  # type
     """What :func:`twistedudp.listen` returns where the reactor has file descriptors."""
 
     stats = Attribute("The port's counters, a :class:`twistedudp.transport.DatagramStats`.")
+    admission_stats = Attribute(
+        "What admission has refused, a :class:`twistedudp.admission.AdmissionStats`; None where everybody is let in."
+    )
     backend = Attribute("The name of what reads and writes the socket: mmsg or scalar; in simulations simulated.")
     delivering_to_group = Attribute(
         "True while a datagram is being delivered that was sent to a broadcast or multicast address."

@@ -11,7 +11,8 @@ The service logs one line when it listens and one when it has stopped. It turns 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import enum
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import gatherResults, maybeDeferred
@@ -22,7 +23,8 @@ from twisted.python.failure import Failure
 
 from . import transport
 from ._alarm import steady_clock, wall_clock
-from .address import format_address, unmapped
+from .address import format_address, is_ip, is_loopback, unmapped
+from .admission import AdmissionPolicy
 from .discovery import DISCOVERY_PORT
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
     from .address import Address
+    from .admission import AdmissionStats
     from .discovery._answers import AnswerStats
     from .discovery._responder import Discoverable
     from .methods import RPCMethods
@@ -40,9 +43,19 @@ if TYPE_CHECKING:
 
     Servable: TypeAlias = AbstractDatagramProtocol | RPCMethods
 
-__all__ = ["UDPServerService", "as_protocol"]
+__all__ = ["DEFAULT", "Default", "UDPServerService", "as_protocol"]
 
 _log = Logger(namespace="twistedudp")
+
+
+class Default(enum.Enum):
+    """The type of :data:`DEFAULT`."""
+
+    DEFAULT = "what the bound address asks for"
+
+
+DEFAULT: Final = Default.DEFAULT
+"""As a protection: on where the service is bound to anything but loopback."""
 
 
 class UDPServerService(Service):
@@ -67,6 +80,8 @@ class UDPServerService(Service):
         bound: A socket that is bound already, for the first start; the service owns it from now on.
         timestamps: Have the kernel tell when each datagram arrived (``port.arrival_times``; Linux only). The built-in
             method ``rpc.probe`` then tells times that the load of this process does not distort.
+        admission: Who may send to the service and how often; by default ``AdmissionPolicy()``, wherever the service is
+            bound to anything but loopback. ``None`` lets everybody in.
         discoverable: The name under which :func:`twistedudp.discover` is to find this server; ``None`` for not at all:
             then no group is joined and no question answered. It needs a second socket, on ``discovery_port``, which
             servers of one user share.
@@ -95,6 +110,7 @@ class UDPServerService(Service):
         cache_age: float = 30.0,
         bound: BoundSocket | None = None,
         timestamps: bool = False,
+        admission: AdmissionPolicy | Default | None = DEFAULT,
         discoverable: str | None = None,
         discovery_port: int = DISCOVERY_PORT,
         discovery_bound: BoundSocket | None = None,
@@ -103,11 +119,9 @@ class UDPServerService(Service):
         self._reactor = reactor
         self._port = port
         self._interface = interface
-        self._port_options: dict[str, Any] = {
-            "max_datagram_size": max_datagram_size,
-            "receive_buffer": receive_buffer,
-            "timestamps": timestamps,
-        }
+        policy = _admission(admission, interface, bound)
+        self._port_options: dict[str, Any] = {"timestamps": timestamps, "admission": policy}
+        self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
             "max_request_size": max_request_size,
@@ -127,6 +141,14 @@ class UDPServerService(Service):
         ``None`` before the first start, and where the port is not one of ours.
         """
         return getattr(self._served, "stats", None)
+
+    @property
+    def admission_stats(self) -> AdmissionStats | None:
+        """What admission has refused on the port in use, or on the last one; ``None`` as for :attr:`stats`.
+
+        ``None`` as well where everybody is let in.
+        """
+        return getattr(self._served, "admission_stats", None)
 
     @property
     def discovery_stats(self) -> AnswerStats | None:
@@ -240,6 +262,21 @@ class UDPServerService(Service):
 
     def _address_text(self) -> str:
         return format_address(self.address or ("", self._port))
+
+
+def _is_exposed(interface: str, bound: BoundSocket | None) -> bool:
+    """Tell whether datagrams can come from other machines to what is bound, or will be."""
+    host = interface if bound is None else bound.host
+    return not (is_ip(host) and is_loopback(host))
+
+
+def _admission(
+    wanted: AdmissionPolicy | Default | None, interface: str, bound: BoundSocket | None
+) -> AdmissionPolicy | None:
+    """Return the policy that a service's port is to have."""
+    if not isinstance(wanted, Default):
+        return wanted
+    return AdmissionPolicy() if _is_exposed(interface, bound) else None
 
 
 def _short_name(protocol: object) -> str:

@@ -33,7 +33,7 @@ _KNOWN_PAYLOADS: Final = 4096
 _PORT_UNREACHABLE: Final = {(3, 3), (1, 4)}
 """Type and code of IPv4 (RFC 792) and of IPv6 (RFC 4443 section 3.1); neither means anything in the other."""
 
-_AT_THE_RECEIVER: Final = {Fate.DELIVERED, Fate.REFUSED, Fate.UNHEARD, Fate.TOO_LARGE}
+_AT_THE_RECEIVER: Final = {Fate.DELIVERED, Fate.REFUSED, Fate.UNHEARD, Fate.TOO_LARGE, Fate.NOT_ADMITTED}
 """What is decided where a datagram arrives, unless an effect has decided it."""
 
 _RPC_FIRST_BYTES: Final = b"\x93\x94"
@@ -90,6 +90,7 @@ def fate_of(record: TraceRecord) -> str:
     return {
         Fate.UNHEARD: ": nobody listens",
         Fate.TOO_LARGE: ": too large for the port",
+        Fate.NOT_ADMITTED: ": not admitted by the port",
         Fate.NO_HOST: f": no host has {destination}",
         Fate.UNROUTABLE: f": no way to {destination}",
         Fate.IN_FLIGHT: ": still in flight",

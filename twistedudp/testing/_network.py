@@ -355,9 +355,8 @@ class SimulatedNetwork:
         elif datagram.error is not None:
             self.trace.settled(row, Fate.DELIVERED, now, datagram)
             port.unreachable(datagram.source, datagram.error, datagram.payload)
-        elif len(datagram.payload) > port.max_datagram_size:
-            self.trace.settled(row, Fate.TOO_LARGE, now, datagram)
-            port.dropped_too_large()
+        elif (fate := port.refusal(datagram)) is not None:
+            self.trace.settled(row, fate, now, datagram)
         else:
             port.deliver(datagram, lambda fate: self.trace.settled(row, fate, now, datagram))
 

@@ -27,6 +27,7 @@ from ..transport._arguments import CALLERS_ERRORS, check_peer
 from ..transport._errors import BroadcastNotAllowed, cannot_listen, invalid_address
 from ..transport._life import prefix_of
 from ..transport._stats import DatagramStats
+from ._admission import SimulatedAdmission
 from ._host import ANY_IPV4, ANY_IPV6, BROADCAST, canonical, is_group, is_ipv6, is_loopback
 from ._multicast import Reach, SimulatedMulticast, checked_number, os_error
 from ._trace import Fate
@@ -49,7 +50,7 @@ _log = Logger()
 
 
 @implementer(IDatagramPort)
-class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a receive buffer in one
+class SimulatedPort(SimulatedMulticast, SimulatedAdmission):  # budget: it is a port, a socket and a receive buffer
     """A bound port; made by :meth:`SimulatedReactor.listenUDP`.
 
     Args:
@@ -306,10 +307,6 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
         self.bound_address = ""
         self._stopping = None
 
-    def dropped_too_large(self) -> None:
-        """Count a datagram that is larger than the port accepts."""
-        self.stats.truncated += 1
-
     def unreachable(self, peer: Address, reason: Unreachable, quoted: bytes) -> None:
         """Tell the protocol of an ICMP error."""
         if reason.errno == errno.EMSGSIZE:  # as a real port: it does not say that the peer is unreachable
@@ -334,6 +331,7 @@ class SimulatedPort(SimulatedMulticast):  # budget: it is a port, a socket and a
             self._release()
 
     def _release(self) -> None:
+        self.end_admission()
         self._reactor.host.release(self, self._host[1])
         self.bound_address = ""
         waiting, self._stopping = self._stopping or [], None

@@ -49,6 +49,7 @@ class SimulatedReactor:
         network: The network.
         host: What the network knows of the host.
         crashed: Whether :meth:`crash` has ended this reactor.
+        ports_take_admission: That :func:`twistedudp.listen` may set ``admission`` of its ports.
         nameResolver: Looks names up in the network's table; see ``IReactorPluggableNameResolver``.
 
     Raises:
@@ -57,6 +58,7 @@ class SimulatedReactor:
 
     nameResolver: IHostnameResolver
     crashed = False
+    ports_take_admission = True
 
     def __init__(self, network: SimulatedNetwork, *addresses: str, silent: bool = False, name: str = "") -> None:
         self._run_on(network, network.add_host(addresses, silent=silent, name=name))

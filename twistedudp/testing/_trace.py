@@ -45,6 +45,8 @@ class Fate(str, enum.Enum):
     """The sender's own host had no way to send it."""
     TOO_LARGE = "too large"
     """It had more bytes than the receiving port accepts."""
+    NOT_ADMITTED = "not admitted"
+    """The receiving port's admission policy did not let it in."""
 
     __str__ = str.__str__
 

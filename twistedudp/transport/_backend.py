@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..address import Address
+    from ._admitting import PortAdmission
     from ._scalar import Refused
     from ._stats import DatagramStats
     from ._unreachable import UnreachableReports
@@ -71,6 +72,8 @@ class PortSocket:
     """Bytes of the largest datagram to deliver."""
     timestamps: bool
     """Whether the kernel is to tell when each datagram arrived (SO_TIMESTAMPNS)."""
+    admission: PortAdmission | None = None
+    """Who is let in; None for everybody."""
 
 
 class Backend(Protocol):
@@ -152,12 +155,15 @@ def make_backend(name: str, port_socket: PortSocket) -> Backend:
         from ._mmsg import MmsgBackend  # noqa: PLC0415  # it may not have been built
 
         return MmsgBackend(port_socket)
+    from ._admitting import AdmittedSocket  # noqa: PLC0415  # only where it serves
     from ._batching import BatchingBackend  # noqa: PLC0415  # only where it serves
     from ._routes import Routes  # noqa: PLC0415  # likewise
     from ._scalar import ScalarBackend  # noqa: PLC0415  # likewise
 
+    handle, admission = port_socket.handle, port_socket.admission
+    source: Any = handle if admission is None else AdmittedSocket(handle, admission, port_socket.stats)
     routes = Routes(
-        port_socket.handle,
+        source,
         port_socket.stats,
         wildcard=port_socket.wildcard,
         to_group=port_socket.to_group,
@@ -165,7 +171,7 @@ def make_backend(name: str, port_socket: PortSocket) -> Backend:
     )
     make = BatchingBackend if hasattr(port_socket.protocol, "datagrams_received") else ScalarBackend
     return make(
-        port_socket.handle,
+        handle,
         port_socket.protocol,
         port_socket.stats,
         routes,

@@ -24,6 +24,7 @@ from ._unreachable import UnreachableReports
 if TYPE_CHECKING:
     import socket
 
+    from ._admitting import PortAdmission
     from ._backend import Backend
     from ._bound import BoundSocket
     from ._stats import DatagramStats
@@ -39,6 +40,7 @@ class PortOptions:
     return_path: bool
     reuse_port: bool
     timestamps: bool
+    admission: PortAdmission | None = None
 
 
 class Life:
@@ -122,6 +124,7 @@ class Life:
             return_path=options.return_path,
             size_limit=self._port.max_datagram_size,
             timestamps=options.timestamps and ask_timestamps(self.handle),
+            admission=options.admission,
         )
 
     def _close_descriptors(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet.interfaces import IReactorFDSet
 
 from ..interfaces import IDatagramPort
+from ._admitting import AdmittedProtocol, PortAdmission, check_admission
 from ._arguments import check_options, check_where
 from ._bound import check_bound
 from ._errors import cannot_listen
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.internet.protocol import AbstractDatagramProtocol
 
+    from ..admission import AdmissionPolicy
     from ._bound import BoundSocket
     from ._port import PortReactor
 
@@ -39,6 +41,7 @@ def listen(
     return_path: bool = True,
     reuse_port: bool = False,
     timestamps: bool = False,
+    admission: AdmissionPolicy | None = None,
     backend: str | None = None,
 ) -> IListeningPort:
     """Listen on a UDP port; the arguments are those of ``reactor.listenUDP``.
@@ -58,6 +61,8 @@ def listen(
             answers nobody, saves a microsecond for each datagram without.
         reuse_port: Let other sockets have the same port (SO_REUSEPORT); see :func:`bind`.
         timestamps: Have the kernel tell when each datagram arrived, for ``arrival_times`` of the port; Linux only.
+        admission: Who may send to this port and how often, decided before anything else is done with a datagram; see
+            ``admission_stats`` of the port. None lets everybody in, which is right for a client.
         backend: ``"mmsg"`` or ``"scalar"``, what is to read and write the socket. None asks the environment variable
             ``TWISTEDUDP_BACKEND`` and then takes the best there is. Nothing where ``listenUDP`` serves.
 
@@ -73,6 +78,7 @@ def listen(
         ValueError: A size is less than 1 byte or too large.
     """
     check_where(reactor, port, interface)
+    flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
     if IReactorFDSet.providedBy(reactor) and os.name == "posix":
         own = DatagramPort(
             cast("PortReactor", reactor),
@@ -82,26 +88,43 @@ def listen(
             max_datagram_size,
             receive_buffer=receive_buffer,
             bound=bound,
-            return_path=return_path,
-            reuse_port=reuse_port,
-            timestamps=timestamps,
+            admission=admission,
             backend=backend,
+            **flags,
         )
         own.startListening()
         return own
-    flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
     check_options(protocol, max_datagram_size, receive_buffer, **flags)
     check_bound(bound)
+    check_admission(admission)
     if bound is not None:
         port, interface = bound.port, bound.interface
         bound.close()
     elif reuse_port:
         raise cannot_listen(interface, port, "this reactor cannot share a UDP port (reuse_port=True)")
-    return _with_times(reactor.listenUDP(port, protocol, interface, max_datagram_size), wanted=timestamps)
+    where = interface, max_datagram_size
+    return _listen_elsewhere(reactor, port, protocol, *where, timestamps=timestamps, admission=admission)
 
 
-def _with_times(theirs: IListeningPort, *, wanted: bool) -> IListeningPort:
-    """Return a port that tells arrival times if it is a simulated one, which has them at no cost."""
-    if wanted and IDatagramPort.providedBy(theirs):
-        cast("Any", theirs).timestamps = True
+def _listen_elsewhere(
+    reactor: Any,
+    port: int,
+    protocol: Any,
+    *where: Any,
+    timestamps: bool,
+    admission: AdmissionPolicy | None,
+) -> IListeningPort:
+    """Listen on the reactor's own port: a simulated one, which can all that ours can, or Twisted's."""
+    admitted = None
+    if admission is not None:
+        admitted = PortAdmission(admission, clock=lambda: round(reactor.seconds() * 1e9))
+        if not getattr(reactor, "ports_take_admission", False):
+            protocol = AdmittedProtocol(protocol, admitted)
+    theirs: IListeningPort = reactor.listenUDP(port, protocol, *where)
+    port_itself: Any = theirs
+    if IDatagramPort.providedBy(theirs):
+        port_itself.timestamps = timestamps
+        port_itself.admission = admitted
+    elif admitted is not None:
+        port_itself.admission_stats = admitted.stats
     return theirs

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from ..errors import LocalError
 from ..interfaces import IDatagramPort
 from ._addresses import family_of, peer_of
+from ._admitting import PortAdmission, check_admission
 from ._arguments import check_options
 from ._backend import announce, choose_backend
 from ._bound import bind, check_bound
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from ..address import Address
+    from ..admission import AdmissionPolicy, AdmissionStats
     from ._bound import BoundSocket
     from ._scalar import Refused
 
@@ -98,6 +100,7 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
         return_path: bool = True,
         reuse_port: bool = False,
         timestamps: bool = False,
+        admission: AdmissionPolicy | None = None,
         backend: str | None = None,
     ) -> None:
         if interface and family_of(interface) is None:
@@ -105,6 +108,7 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
         flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
         check_options(protocol, max_datagram_size, receive_buffer, **flags)
         check_bound(bound)
+        check_admission(admission)
         self.reactor = reactor
         self.protocol = protocol
         self.interface = interface if bound is None else bound.interface
@@ -113,7 +117,8 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
         self._choice = choose_backend(backend)
         self.backend = self._choice.name
         self._stats = DatagramStats()
-        self._options = PortOptions(receive_buffer, return_path, reuse_port, timestamps)
+        admitted = None if admission is None else PortAdmission(admission)
+        self._options = PortOptions(receive_buffer, return_path, reuse_port, timestamps, admitted)
         self._bound = bound
         self._prefix = prefix_of(protocol)
         self._host: Address = (self.interface or "0.0.0.0", self.port)  # noqa: S104  # what "" stands for
@@ -131,6 +136,16 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
         if self._life is not None:
             self._life.backend.refresh_stats()
         return self._stats
+
+    @property
+    def admission_stats(self) -> AdmissionStats | None:
+        """What admission has refused, up to date; None where everybody is let in."""
+        admission = self._options.admission
+        if admission is None:
+            return None
+        if self._life is not None:
+            self._life.backend.refresh_stats()
+        return admission.stats
 
     @property
     def arrival_times(self) -> Sequence[int]:
@@ -343,6 +358,8 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
 
     def _end(self, life: Life) -> None:
         life.close()
+        if self._options.admission is not None:
+            self._options.admission.close()
         self._life = None
         waiting, self._waiting = self._waiting, []
         for done in waiting:

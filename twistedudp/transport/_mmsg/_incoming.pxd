@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
+from ._admission cimport Admission
 from ._linux cimport msghdr
 from ._peers cimport Path, Peer, PeerTable
 
@@ -14,6 +15,7 @@ cdef struct Received:
 
 cdef class Incoming:
     cdef readonly PeerTable peers
+    cdef Admission admission
     cdef Received *items
     cdef int next
     cdef int end
@@ -33,6 +35,7 @@ cdef class Incoming:
     cdef void clear(self) noexcept
     cdef int _shrink(self) noexcept
     cdef int _take(self, int slot) except -1
+    cdef Py_ssize_t _admitted(self, const uint8_t *sockaddr, Py_ssize_t length, int segment) noexcept
     cdef int _add(self, const char *data, Py_ssize_t size, Peer peer, const Received *like) except -1
     cdef int _read_control(self, msghdr *header, Received *item) noexcept
     cdef void _read_pktinfo(self, const uint8_t *data, Received *item) noexcept

@@ -115,6 +115,7 @@ cdef class Incoming:
 
     Attributes:
         peers: Whom the port has heard.
+        admission: Decides who is let in; None for everybody.
         items, next, end: What waits for its delivery.
         slots_read: Buffers filled by the last read; fewer than datagrams where one held several.
         truncated, together: What the last reads found: datagrams above the limit, datagrams that shared a buffer.
@@ -166,6 +167,8 @@ cdef class Incoming:
         if count < 0:
             return -1
         self.slots_read = count
+        if self.admission is not None:
+            self.admission.look_at_clock()
         _arena.busy = True
         try:
             for slot in range(count):
@@ -201,6 +204,10 @@ cdef class Incoming:
         if header.msg_flags & MSG_TRUNC:  # no datagram is larger than a slot
             self.truncated += 1
             return 0
+        if self.admission is not None:
+            length = self._admitted(_arena.names[slot], length, segment)
+            if length < 0:
+                return 0
         peer = self.peers.heard(_arena.names[slot], header.msg_namelen)
         if segment <= 0 or segment >= length:
             return self._add(data, length, peer, &like)
@@ -208,6 +215,17 @@ cdef class Incoming:
             self.together += 1
             self._add(data + at, min(<Py_ssize_t>segment, length - at), peer, &like)
         return 0
+
+    cdef Py_ssize_t _admitted(self, const uint8_t *sockaddr, Py_ssize_t length, int segment) noexcept:
+        """Return how many bytes of a buffer are of datagrams that are let in, -1 if none is: one may be empty."""
+        cdef Py_ssize_t count = 1
+        cdef Py_ssize_t let_in
+        if 0 < segment < length:
+            count = (length + segment - 1) // segment
+        let_in = self.admission.admit(sockaddr, count)
+        if let_in == count:
+            return length
+        return let_in * segment if let_in else -1
 
     cdef int _add(self, const char *data, Py_ssize_t size, Peer peer, const Received *like) except -1:
         cdef Received *item

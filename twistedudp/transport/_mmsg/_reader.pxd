@@ -13,6 +13,7 @@ cdef class Reader:
     cdef object stats
     cdef object reports
     cdef object reactor
+    cdef object admission
     cdef object slow
     cdef object wakeup
     cdef bint delivers

@@ -12,6 +12,7 @@ from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 
+from ._admission cimport Admission
 from ._incoming cimport Incoming, Received
 from ._linux cimport CLOCK_MONOTONIC, clock_gettime, monotonic_time
 from ._outgoing cimport Outgoing
@@ -45,7 +46,7 @@ cdef class Reader:
 
     Attributes:
         incoming, outgoing: What was read, and what is to be sent.
-        protocol, stats, reports, reactor: As ``PortSocket`` has them.
+        protocol, stats, reports, reactor, admission: As ``PortSocket`` has them.
         slow: The backend in plain Python, for all that is rare.
         wakeup: The timer that brings the rest of a turn about, if there is a rest.
         delivers: Whether :meth:`stop` has not been called.
@@ -72,6 +73,9 @@ cdef class Reader:
         self.stats = port_socket.stats
         self.reports = port_socket.reports
         self.reactor = port_socket.reactor
+        self.admission = port_socket.admission
+        if self.admission is not None:
+            self.incoming.admission = Admission(self.admission.policy, self.admission.key, self.admission.stats)
         self.slow = slow
         self._takes_batches = hasattr(port_socket.protocol, "datagrams_received")
         self._timestamps = port_socket.timestamps
@@ -320,6 +324,8 @@ cdef class Reader:
             stats.truncated += incoming.truncated
             stats.received_together += incoming.together
             incoming.truncated = incoming.together = 0
+        if incoming.admission is not None and incoming.admission.has_news:
+            self.admission.tell(incoming.admission.take_refusals())
         if incoming.dropped >= 0:
             self.slow._routes.drops.told(incoming.dropped)
             incoming.dropped = -1
