@@ -80,18 +80,9 @@ def listen(
     check_where(reactor, port, interface)
     flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
     if IReactorFDSet.providedBy(reactor) and os.name == "posix":
-        own = DatagramPort(
-            cast("PortReactor", reactor),
-            port,
-            protocol,
-            interface,
-            max_datagram_size,
-            receive_buffer=receive_buffer,
-            bound=bound,
-            admission=admission,
-            backend=backend,
-            **flags,
-        )
+        where = port, protocol, interface, max_datagram_size
+        others: dict[str, Any] = {"receive_buffer": receive_buffer, "admission": admission, **flags}
+        own = DatagramPort(cast("PortReactor", reactor), *where, bound=bound, backend=backend, **others)
         own.startListening()
         return own
     check_options(protocol, max_datagram_size, receive_buffer, **flags)
@@ -102,29 +93,31 @@ def listen(
         bound.close()
     elif reuse_port:
         raise cannot_listen(interface, port, "this reactor cannot share a UDP port (reuse_port=True)")
-    where = interface, max_datagram_size
-    return _listen_elsewhere(reactor, port, protocol, *where, timestamps=timestamps, admission=admission)
+    where = port, protocol, interface, max_datagram_size
+    return _listen_elsewhere(reactor, where, timestamps=timestamps, admission=admission)
 
 
 def _listen_elsewhere(
-    reactor: Any,
-    port: int,
-    protocol: Any,
-    *where: Any,
-    timestamps: bool,
-    admission: AdmissionPolicy | None,
+    reactor: Any, where: tuple[int, Any, str, int], *, timestamps: bool, admission: AdmissionPolicy | None
 ) -> IListeningPort:
-    """Listen on the reactor's own port: a simulated one, which can all that ours can, or Twisted's."""
+    """Listen on the reactor's own port: a simulated one, which can all that ours can, or Twisted's.
+
+    Args:
+        reactor: The reactor.
+        where: The arguments of its ``listenUDP``.
+        timestamps: As :func:`listen` has it.
+        admission: Likewise.
+    """
+    port, protocol, interface, max_datagram_size = where
     admitted = None
     if admission is not None:
         admitted = PortAdmission(admission, clock=lambda: round(reactor.seconds() * 1e9))
         if not getattr(reactor, "ports_take_admission", False):
             protocol = AdmittedProtocol(protocol, admitted)
-    theirs: IListeningPort = reactor.listenUDP(port, protocol, *where)
-    port_itself: Any = theirs
+    theirs: Any = reactor.listenUDP(port, protocol, interface, max_datagram_size)
     if IDatagramPort.providedBy(theirs):
-        port_itself.timestamps = timestamps
-        port_itself.admission = admitted
+        theirs.timestamps = timestamps
+        theirs.admission = admitted
     elif admitted is not None:
-        port_itself.admission_stats = admitted.stats
-    return theirs
+        theirs.admission_stats = admitted.stats
+    return cast("IListeningPort", theirs)
