@@ -17,6 +17,7 @@ from twisted.internet.error import CannotListenError, InvalidAddressError, Messa
 from twisted.python import log
 from zope.interface.verify import verifyObject
 
+from tests.contracts.admission import AdmissionContract
 from tests.contracts.bursts import BatchContract, BurstContract, ReplyContract
 from tests.contracts.case import BatchPeer, ContractCase, Peer, address_of, echo
 from tests.contracts.multicast import MulticastContract
@@ -479,6 +480,7 @@ SECTIONS = (
     TurnContract,
     OwnContract,
     KernelContract,
+    AdmissionContract,
 )
 """Every part of the contract."""
 

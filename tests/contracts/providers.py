@@ -226,7 +226,7 @@ class OurPorts(_ReactorPorts):
 class TwistedPorts(_ReactorPorts):
     """``reactor.listenUDP`` and ``listenMulticast``: the ports that ours stands in for."""
 
-    lacks = frozenset({"OwnContract", "KernelContract"})
+    lacks = frozenset({"OwnContract", "KernelContract", "AdmissionContract"})
 
     def listen(self, protocol: DatagramProtocol, interface: str = "127.0.0.1", port: int = 0, **options: Any) -> Any:
         """Listen with Twisted's port, at its own default size."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.epollreactor import EPollReactor
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.contracts.admission import BROKEN_AT_ADMISSION
 from tests.contracts.broken import BROKEN_PORTS
 from tests.contracts.broken_bursts import BROKEN_AT_BURSTS
 from tests.contracts.contract import SECTIONS, contract_case, contract_tests
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.protocol import DatagramProtocol
 
-ALL_BROKEN_PORTS = {**BROKEN_PORTS, **BROKEN_AT_BURSTS}
+ALL_BROKEN_PORTS = {**BROKEN_PORTS, **BROKEN_AT_BURSTS, **BROKEN_AT_ADMISSION}
 """A broken port for each test of the contract."""
 
 

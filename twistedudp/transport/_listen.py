@@ -114,10 +114,10 @@ def _listen_elsewhere(
         admitted = PortAdmission(admission, clock=lambda: round(reactor.seconds() * 1e9))
         if not getattr(reactor, "ports_take_admission", False):
             protocol = AdmittedProtocol(protocol, admitted)
-    theirs: Any = reactor.listenUDP(port, protocol, interface, max_datagram_size)
+    theirs: IListeningPort = reactor.listenUDP(port, protocol, interface, max_datagram_size)
+    made: Any = theirs
     if IDatagramPort.providedBy(theirs):
-        theirs.timestamps = timestamps
-        theirs.admission = admitted
+        made.timestamps, made.admission = timestamps, admitted
     elif admitted is not None:
-        theirs.admission_stats = admitted.stats
-    return cast("IListeningPort", theirs)
+        made.admission_stats = admitted.stats
+    return theirs
