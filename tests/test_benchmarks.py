@@ -532,6 +532,49 @@ class OutstandingTests(BenchmarkTestCase):
         self.assertIn("--count: from 100 to 262,144", output)
 
 
+@pytest.mark.heavy
+class SecurityTests(BenchmarkTestCase):
+    """``benchmarks/security``."""
+
+    PROGRAM = ROOT / "benchmarks" / "security"
+
+    def test_admission(self) -> None:
+        """Every case is measured, in C where that was built, and its figures can be true."""
+        status, output = self.run_program(self.PROGRAM, "admission", "--quick", "--json", str(self.figures))
+        self.assertEqual(status, 0, output)
+        rows = self.read_figures()["parts"]["admission"]["rows"]
+        decided = {"plain Python", *(["compiled"] if choose_backend().name == "mmsg" else [])}
+        cases = {row["who sends"] for row in rows}
+        self.assertEqual({(row["who sends"], row["decided"]) for row in rows}, {(a, b) for a in cases for b in decided})
+        self.assertGreater(len(cases), 5)
+        for row in rows:
+            self.assertEqual(len(row["rounds"]), 3)
+            # It takes two multiplications in C; in Python not as long as a whole datagram does.
+            self.assertTrue(0.002 < row["median"] < (0.3 if row["decided"] == "compiled" else 100), row)
+            self.assertIn(row["who sends"], output)
+        self.assertIn(self.read_figures()["machine"]["processor"], output)
+
+    def test_limit(self) -> None:
+        """A limit that is not kept is told, and is the exit status."""
+        if choose_backend().name != "mmsg":
+            raise SkipTest("there is a limit for the compiled backend only")
+        status, output = self.run_planted(
+            "security", "_admission_costs.py", "LIMIT: Final = 0.3", "LIMIT: Final = 0.0001", "admission", "--quick"
+        )
+        self.assertEqual(status, 1, output)
+        self.assertRegex(output, r"admission, one peer, let in, compiled: 0\.\d+ µs each, more than 0\.0001\n")
+
+    def test_arguments(self) -> None:
+        """A part that there is not, and a folder that there is not, are refused before anything is measured."""
+        for arguments, text in (
+            (["nothing"], "there is no part 'nothing'; the parts are admission"),
+            (["--json", "/nowhere/figures.json"], "--json: there is no folder /nowhere"),
+        ):
+            status, output = self.run_program(self.PROGRAM, *arguments)
+            self.assertEqual(status, 2, output)
+            self.assertIn(text, output)
+
+
 class ScriptTests(BenchmarkTestCase):
     """``scripts/bench``."""
 
