@@ -86,6 +86,16 @@ class RefusalLogTests(SynchronousTestCase):
         for start in at:
             self.assertLessEqual(len([one for one in at if start <= one < start + 60]), LINES_PER_MINUTE)
 
+    def test_no_minute_begins_anew(self) -> None:
+        """After twenty lines spread over a minute each that is a minute old makes room for one, and not for twenty."""
+        for number in range(LINES_PER_MINUTE):
+            self.log.refused("denied", f"10.0.{number}.1", "no")
+            self.clock.advance(3.0)
+        self.assertEqual(len(self.lines()), LINES_PER_MINUTE)
+        for number in range(100):
+            self.log.refused("denied", f"10.1.{number}.1", "no")
+        self.assertEqual(len(self.lines()), 1)
+
     def test_several_at_once(self) -> None:
         """Where several are told at once, one has its line and the others are counted."""
         self.log.refused("denied", "192.0.2.1", "no", 5)

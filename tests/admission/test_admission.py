@@ -66,7 +66,7 @@ class RateTests(Case):
         """A /24, and a /56, may send so many times as much as a host in it; its neighbour is another."""
         decider = self.decide(rate=1.0, burst=2, network_factor=3.0)
         for near, far in (("198.51.100.{}", "198.51.101.1"), ("2001:db8:0:ab{:02x}::1", "2001:db8:0:ac00::1")):
-            hosts = [near.format(number) for number in range(1, 9)]
+            hosts = [near.format(number) for number in (0, 255, 1, 127, 128, 64, 15, 16)]
             self.assertEqual([self.let_in(decider, host, 2) for host in hosts], [2, 2, 2, 0, 0, 0, 0, 0], near)
             self.assertEqual(self.let_in(decider, far, 2), 2)
         self.assertEqual(decider.stats.refused, Counter(network_rate=20))
