@@ -593,7 +593,7 @@ class ScriptTests(BenchmarkTestCase):
         copy = self.folder / "checkout"
         for folder in ("benchmarks", "scripts"):
             shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("echo", "rpc", "outstanding"):
+        for name in ("echo", "rpc", "outstanding", "security"):
             (copy / "benchmarks" / name).write_text(
                 "import sys; from pathlib import Path; from _report import put_into\n"
                 f"put_into(Path(sys.argv[-1]), '{name}', ' '.join(sys.argv[1:-1]))\n",
@@ -610,5 +610,6 @@ class ScriptTests(BenchmarkTestCase):
             document.read_text(encoding="utf-8"),
             "# Figures\n\n<!-- figures: rpc -->\n\n--quick --markdown\n\n<!-- end: rpc -->\n\nThe end.\n\n"
             "<!-- figures: echo -->\n\n--rounds 1 --seconds 0.2 --quick --markdown\n\n<!-- end: echo -->\n\n"
-            "<!-- figures: outstanding -->\n\n--quick --markdown\n\n<!-- end: outstanding -->\n",
+            "<!-- figures: outstanding -->\n\n--quick --markdown\n\n<!-- end: outstanding -->\n\n"
+            "<!-- figures: security -->\n\n--quick --markdown\n\n<!-- end: security -->\n",
         )

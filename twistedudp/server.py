@@ -237,7 +237,8 @@ class UDPServerService(Service):
     def _start_discovery(self, discovery: Discoverable, listening: IListeningPort, protocol: object) -> None:
         """Let the server be discovered; where that fails, it does not listen either."""
         try:
-            discovery.start(listening, protocol, self.name or _short_name(protocol))
+            label = self.name or _short_name(protocol)
+            discovery.start(listening, protocol, label, admission=self._port_options["admission"])
         except BaseException:
             listening.stopListening()
             raise

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.testing.protocols import Recorder
-from twistedudp import listen
+from twistedudp import discover, listen
 from twistedudp.admission import AdmissionPolicy
 from twistedudp.echo import EchoProtocol
 from twistedudp.server import UDPServerService
@@ -110,3 +110,19 @@ class SimulatedAdmissionTests(SynchronousTestCase):
         self.assertEqual(service.admission_stats.refused, Counter(host_rate=2000))
         service.stopService()
         self.network.run_until_idle()
+
+    def test_discovery(self) -> None:
+        """Who is denied cannot find the service either."""
+        policy = AdmissionPolicy(deny=(ip_network(f"{CLIENT}/32"),))
+        found = []
+        for admission in (None, policy):
+            service = UDPServerService(
+                self.server, 7, EchoProtocol(), SERVER, discoverable="found", admission=admission
+            )
+            service.startService()
+            asked = discover(self.client, wait=1.0)
+            asked.addCallback(lambda answers: found.append(len(answers)))
+            self.network.advance(2.0)
+            service.stopService()
+            self.network.run_until_idle()
+        self.assertEqual([1, 0], found)

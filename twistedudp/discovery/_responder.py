@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from ..address import Address
+    from ..admission import AdmissionPolicy
     from ..transport import BoundSocket
     from ._answers import AnswerStats
     from ._interfaces import Interface
@@ -239,13 +240,14 @@ class Discoverable:
         if self._bound is None and self._listening is None and IReactorFDSet.providedBy(self._reactor):
             self._bound = bind_discovery(self.port)
 
-    def start(self, service: Any, protocol: object, label: str) -> None:
+    def start(self, service: Any, protocol: object, label: str, *, admission: AdmissionPolicy | None = None) -> None:
         """Answer questions from now on.
 
         Args:
             service: The service's port.
             protocol: What it serves.
             label: What that is called, such as ``"echo"``; with methods it is ``"rpc"`` in any case.
+            admission: Who may ask, and how often; None for everybody.
 
         Raises:
             twisted.internet.error.CannotListenError: The discovery port cannot be had.
@@ -260,7 +262,7 @@ class Discoverable:
         bound, self._bound = self._bound, None
         try:
             self._listening = transport.listen(
-                self._reactor, self.port, responder, _ANY[0], MAX_QUESTION_SIZE, bound=bound
+                self._reactor, self.port, responder, _ANY[0], MAX_QUESTION_SIZE, bound=bound, admission=admission
             )
         except BaseException:
             if bound is not None:
