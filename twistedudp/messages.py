@@ -21,8 +21,10 @@ __all__ = [
     "CODE_RESULT_TOO_LARGE",
     "CODE_SERVER_STOPPING",
     "CODE_UNKNOWN_METHOD",
+    "CODE_UNPROVEN_ADDRESS",
     "CODE_WRONG_PARAMETER_COUNT",
     "CODE_WRONG_PARAMETER_TYPE",
+    "PROVE_METHOD",
     "TYPE_NOTIFICATION",
     "TYPE_REQUEST",
     "TYPE_RESPONSE",
@@ -54,6 +56,11 @@ CODE_METHOD_FAILED: Final = "method_failed"
 """The method raised an exception; the server's log has it."""
 CODE_SERVER_STOPPING: Final = "server_stopping"
 """The server stopped while the method was running."""
+CODE_UNPROVEN_ADDRESS: Final = "unproven_address"
+"""The response is too large for an address that may be forged; the error's data is what proves it."""
+
+PROVE_METHOD: Final = "rpc.prove"
+"""The notification by which a client proves its address: its one parameter is the error's data."""
 
 
 class Request(NamedTuple):

@@ -11,6 +11,7 @@ the kernel if the port knows, and when the answer was made.
 
 from __future__ import annotations
 
+import secrets
 import time
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +23,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ._address_tokens import MIN_KEY_SIZE, AddressTokens
 from ._rate_limit import RateLimit
 from .address import is_loopback
-from .core import SAFE_PAYLOAD, Responder, ResponderSettings
+from .core import SAFE_PAYLOAD, ReplyBudget, Responder, ResponderSettings
 from .errors import MethodError
 from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD, TYPE_NOTIFICATION
 from .methods import calling_peer, method_table
@@ -65,11 +67,20 @@ class RPCServerProtocol(DatagramProtocol):
         cache_size: Bytes of requests and responses kept from which on no new request is let in; those that run
             already still add their responses.
         cache_age: Seconds for which a response is kept after its request was last seen.
+        prove_addresses: Whether an address must be proven before it is sent more than three times what it sent, so that
+            nobody can use this server to flood others. Clients of ours do that by themselves; others get the error
+            ``unproven_address``, see docs/wire.md. Where the transport has proven all addresses
+            (``proves_addresses``) nothing more is asked for.
+        token_key: The secret that addresses are proven with, of 32 bytes or more, where several processes are to know
+            one another's tokens; ``None`` makes one up.
+        trusts_loopback: Whether peers on this machine's loopback count as proven, since nothing from outside can come
+            from there.
         clock: Returns seconds and does not go back; it tells how long responses are kept.
         wall_clock: Returns nanoseconds since the epoch; it tells probes when they arrived and were answered.
 
     Raises:
         MethodDefinitionError: One of the methods cannot be served.
+        LocalError: The key is too short.
         ValueError: A bound of the cache is not positive.
     """
 
@@ -83,6 +94,9 @@ class RPCServerProtocol(DatagramProtocol):
         cache_entries: int = ResponderSettings.cache_entries,
         cache_size: int = ResponderSettings.cache_size,
         cache_age: float = ResponderSettings.cache_age,
+        prove_addresses: bool = True,
+        token_key: bytes | None = None,
+        trusts_loopback: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -92,10 +106,13 @@ class RPCServerProtocol(DatagramProtocol):
             if type(bound) not in (int, float) or not bound > 0:
                 reason = "it must be a positive number: without kept responses a repeated request would run twice"
                 raise ValueError(f"{name}={bound!r}: {reason}")
+        key = secrets.token_bytes(MIN_KEY_SIZE) if token_key is None else token_key
+        budget = ReplyBudget(AddressTokens(key, wall_clock), trusts_loopback=trusts_loopback)
         self._responder = Responder(
             ResponderSettings(
                 max_request_size, max_response_size, max_running, idempotent, cache_entries, cache_size, cache_age
-            )
+            ),
+            budget if prove_addresses else None,
         )
         self._clock = clock
         self._wall_clock = wall_clock
@@ -178,6 +195,12 @@ class RPCServerProtocol(DatagramProtocol):
             finally:
                 calling_peer.reset(outside)
         return outcome
+
+    def doStart(self) -> None:
+        """Begin to serve on a transport, which may have proven its peers' addresses."""
+        if getattr(self.transport, "proves_addresses", False):
+            self._responder.trust_addresses()
+        super().doStart()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
     def doStop(self) -> None:
         """Answer what is still running with the error ``server_stopping``, cancel it, and let the port go."""

@@ -77,6 +77,10 @@ class UDPServerService(Service):
             ``busy``.
         cache_size: Bytes of requests and responses kept from which on no new request is let in.
         cache_age: Seconds for which a response is kept after its request was last seen.
+        prove_addresses: Where an ``RPCMethods`` is served: whether an address must be proven before it is sent more
+            than three times what it sent, see :class:`~twistedudp.protocol.RPCServerProtocol`; by default wherever the
+            service is bound to anything but loopback.
+        token_key: The secret for this, of 32 bytes or more, where processes share an address.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
         timestamps: Have the kernel tell when each datagram arrived (``port.arrival_times``; Linux only). The built-in
             method ``rpc.probe`` then tells times that the load of this process does not distort.
@@ -108,6 +112,8 @@ class UDPServerService(Service):
         cache_entries: int = 262144,
         cache_size: int = 64 * 1024 * 1024,
         cache_age: float = 30.0,
+        prove_addresses: bool | Default = DEFAULT,
+        token_key: bytes | None = None,
         bound: BoundSocket | None = None,
         timestamps: bool = False,
         admission: AdmissionPolicy | Default | None = DEFAULT,
@@ -123,12 +129,11 @@ class UDPServerService(Service):
         self._port_options: dict[str, Any] = {"timestamps": timestamps, "admission": policy}
         self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
+        proven = _is_exposed(interface, bound) if prove_addresses is DEFAULT else prove_addresses
         self._rpc_options: dict[str, Any] = {
-            "max_request_size": max_request_size,
-            "cache_entries": cache_entries,
-            "cache_size": cache_size,
-            "cache_age": cache_age,
-        }
+            "max_request_size": max_request_size, "prove_addresses": proven, "token_key": token_key,
+            "cache_entries": cache_entries, "cache_size": cache_size, "cache_age": cache_age,
+        }  # fmt: skip
         self._protocol_or_factory = protocol_or_factory
         self._bound = bound
         self._listening: IListeningPort | None = None

@@ -110,6 +110,8 @@ class CounterTests(SynchronousTestCase):
         client = self.client
         request = self.call()
         self.assertCounts(lambda: client.receive(encode_response(request.msgid, BUSY, None)), busy=1)
+        unproven = encode_response(request.msgid, {"code": "unproven_address", "message": "", "data": bytes(16)}, None)
+        self.assertCounts(lambda: client.receive(unproven), unproven=1, transmitted=2)
         self.assertCounts(lambda: client.answer(request), answered=1)
         self.assertCounts(lambda: client.answer(request), duplicate=1)
         request = self.call()

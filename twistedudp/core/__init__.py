@@ -13,6 +13,7 @@ Nothing here imports twisted, sockets, clocks or randomness: time and random num
 
 from __future__ import annotations
 
+from ._amplification import ReplyBudget
 from ._dispatch import FIRST_RETRY_SOCKET
 from ._msgids import KEY_SIZE, message_ids
 from ._pending import Kind, PendingRequest, RequesterStats
@@ -34,6 +35,7 @@ __all__ = [
     "Kind",
     "PeerStats",
     "PendingRequest",
+    "ReplyBudget",
     "Requester",
     "RequesterSettings",
     "RequesterStats",

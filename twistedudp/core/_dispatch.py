@@ -213,6 +213,9 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         due = now + wait
         request.due = due if due < request.deadline else request.deadline  # noqa: FURB136  # as above
         self.deadlines.add(request)
+        if request.proof is not None and request.proof[0] == server.address:
+            self._stats.transmitted += 1
+            self._send(request.proof[1], server.address, request.socket)
         self._stats.transmitted += 1
         self._send(request.payload, server.address, request.socket)
 

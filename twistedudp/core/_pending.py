@@ -55,6 +55,8 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
         context: The caller's to set; it comes back with the outcome.
         busy: What a server said that was too busy to run it, so far.
         busy_attempts: How many datagrams had been transmitted when it did.
+        proof: The server that wanted an address proven, with the notification that does; it goes before each try there.
+        proofs: How often a server has wanted that.
         result: The outcome, if ``error`` is ``None``.
         error: Why there is no result.
         done: Whether it has an outcome, or was cancelled.
@@ -79,6 +81,8 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
     context: object = None
     busy: ErrorReplyReceived | None = None
     busy_attempts: int = 0
+    proof: tuple[Address, bytes] | None = None
+    proofs: int = 0
     result: object = None
     error: TwistedUDPError | None = None
     done: bool = False
@@ -102,6 +106,7 @@ class RequesterStats:  # budget: one attribute per counter
         answered: Requests that got a result.
         errors: Requests that the server answered with an error.
         busy: Times that the server was too busy to run a request, which is then sent again.
+        unproven: Times that a server wanted this client's address proven, which is done without its caller.
         timed_out: Requests whose deadline came.
         refused: ICMP errors that quoted a waiting request.
         suspended: Calls that failed at once because the server's circuit breaker was open.
@@ -124,6 +129,7 @@ class RequesterStats:  # budget: one attribute per counter
         "_servers", "aborted", "answered", "busy", "cancelled", "duplicate", "errors", "failed", "large", "late",
         "not_sent", "notifications", "notifications_dropped", "queued", "refused", "rejected", "requests",
         "retransmitted", "retry_ports_short", "suspended", "timed_out", "too_many", "transmitted",
+        "unproven",
     )  # fmt: skip
 
     def __init__(self, servers: ServerList) -> None:
@@ -136,6 +142,7 @@ class RequesterStats:  # budget: one attribute per counter
         self.answered = 0
         self.errors = 0
         self.busy = 0
+        self.unproven = 0
         self.timed_out = 0
         self.refused = 0
         self.suspended = 0

@@ -23,11 +23,12 @@ from ..errors import (
     RequestAborted,
     TooManyRequests,
 )
-from ..messages import CODE_BUSY, TYPE_RESPONSE, Request, Response
+from ..messages import CODE_BUSY, CODE_UNPROVEN_ADDRESS, TYPE_RESPONSE, Request, Response
 from ._dispatch import Dispatch
 from ._echoes import EchoTable
 from ._notifications import NotificationQueue
 from ._pending import Kind, PendingRequest, RequesterStats
+from ._proofs import prove_untrusted
 from ._quotes import quoted_requests_untrusted
 from ._recent import RecentRequests
 from ._servers import ServerList
@@ -352,6 +353,9 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self.stats.busy += 1
             request.busy = error
             request.busy_attempts = request.attempts
+            return
+        if error.code == CODE_UNPROVEN_ADDRESS and prove_untrusted(request, error.data, peer, self._dispatch, now):
+            self.stats.unproven += 1
             return
         self.stats.errors += 1
         self._fail(request, error)

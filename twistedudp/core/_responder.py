@@ -6,7 +6,8 @@ which put the response among the datagrams to send. A request that is repeated w
 not become an event again: see :mod:`twistedudp.core._response_cache`. A notification is an event that wants no
 response. Nothing else is ever answered: not a malformed datagram, not a response, not source port 0, so that no two
 servers can keep each other busy. A request that came by another way (a question to a group, say) is let in by
-``accept`` and has the same events and bounds; its outcome is told to a callable, and nothing is sent.
+``accept`` and has the same events and bounds; its outcome is told to a callable, and nothing is sent. What is sent
+to an address that may be forged is bounded: see :mod:`twistedudp.core._outbox`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from ..messages import (
     CODE_RESULT_NOT_ENCODABLE,
     CODE_RESULT_TOO_LARGE,
     CODE_SERVER_STOPPING,
+    PROVE_METHOD,
     Notification,
     Request,
     Response,
 )
+from ._amplification import PROOF_HEAD
+from ._outbox import Outbox
 from ._response_cache import ResponseCache
 from ._settings import ResponderSettings
 from ._transmit import Transmit
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..address import Address
+    from ._amplification import ReplyBudget
     from ._response_cache import CachedResponse
 
 __all__ = ["IncomingRequest", "Responder", "ResponderStats"]
@@ -52,6 +57,7 @@ class IncomingRequest(msgspec.Struct, eq=False, gc=False):
         msgid: Its number; ``None`` for a notification.
         method: The method's name.
         params: The method's parameters.
+        payload: The datagram; empty where it came by another way.
         done: Whether it was answered.
         cached: Where its response will be kept; ``None`` for notifications and idempotent methods.
     """
@@ -60,6 +66,7 @@ class IncomingRequest(msgspec.Struct, eq=False, gc=False):
     msgid: int | None
     method: str
     params: list[object]
+    payload: bytes = b""
     done: bool = False
     cached: CachedResponse | None = None
 
@@ -83,18 +90,23 @@ class ResponderStats:
     Attributes:
         requests: Requests handed out to be run.
         notifications: Notifications handed out to be run.
-        responses: Results sent.
-        errors: Errors sent, by code: ``busy`` where there was no room for a request.
+        responses: Results sent, or kept for a client that has to prove its address first.
+        errors: Errors sent or kept, by code: ``busy`` where there was no room for a request, ``unproven_address`` where
+            something else was kept.
+        withheld: Times that not even ``unproven_address`` could be sent within the budget of an unproven address.
+        proofs: Proofs of addresses that were valid.
         repeated: Requests that had been let in before and did not run again: hits of the response cache.
         large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
             ``source_port_zero``, ``to_group`` (sent to a broadcast or multicast address, and no notification),
-            ``busy`` (notifications only: requests are answered).
+            ``busy`` (notifications only: requests are answered), ``bad_token`` (a proof of an address that is none:
+            forged, too old, or made for another address), ``unneeded_proof`` (one where addresses need none).
         probe_sessions_evicted: Series of probes that were forgotten before their time because there were too many.
     """
 
     __slots__ = (
-        "errors", "large", "notifications", "probe_sessions_evicted", "rejected", "repeated", "requests", "responses",
+        "errors", "large", "notifications", "probe_sessions_evicted", "proofs", "rejected", "repeated", "requests",
+        "responses", "withheld",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -104,6 +116,8 @@ class ResponderStats:
         self.repeated = 0
         self.large = 0
         self.probe_sessions_evicted = 0
+        self.withheld = 0
+        self.proofs = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
@@ -117,9 +131,10 @@ class Responder:
 
     Args:
         settings: See there.
+        budget: What bounds the responses to addresses that may be forged; ``None`` for no bound.
     """
 
-    def __init__(self, settings: ResponderSettings | None = None) -> None:
+    def __init__(self, settings: ResponderSettings | None = None, budget: ReplyBudget | None = None) -> None:
         self.settings = settings or ResponderSettings()
         self.stats = ResponderStats()
         self._max_request_size = self.settings.max_request_size
@@ -133,7 +148,7 @@ class Responder:
         )
         self._running: dict[IncomingRequest, None] = {}  # in order, so that equal runs are equal
         self._received: list[IncomingRequest] = []
-        self._datagrams: list[tuple[bytes, Address]] = []
+        self._outbox = Outbox(self.stats, self._cache, budget)
 
     def __len__(self) -> int:
         """Return how many requests are running."""
@@ -149,21 +164,29 @@ class Responder:
         if not peer[1]:
             self.stats.rejected["source_port_zero"] += 1
             return
+        outbox = self._outbox
+        if outbox.budget is not None:
+            outbox.budget.now = now
         repeated = self._cache.repeated(payload, peer, now)
         if repeated is not None:
             self.stats.repeated += 1
             if repeated.response is not None:
-                self._datagrams.append((repeated.response, peer))
+                outbox.post(repeated.response, peer, payload)
+            else:
+                outbox.nothing_to_send(peer, payload)
             return
         request = scalar_request_untrusted(payload)
         if request is None:
             self._take_untrusted(payload, peer, now)
         else:
             _, msgid, method, params = request
-            self._let_in(IncomingRequest(peer, msgid, method, params), payload, now)
+            self._let_in(IncomingRequest(peer, msgid, method, params, payload), payload, now)
 
     def _take_untrusted(self, payload: bytes, peer: Address, now: float) -> None:
         """Take a datagram that is none of the usual requests."""
+        if payload.startswith(PROOF_HEAD):
+            self._outbox.prove_untrusted(payload[len(PROOF_HEAD) :], peer)
+            return
         try:
             message = decode_untrusted(payload)
         except DecodeError:
@@ -173,7 +196,10 @@ class Responder:
             self.stats.rejected["not_a_request"] += 1
             return
         msgid = message.msgid if isinstance(message, Request) else None
-        self._let_in(IncomingRequest(peer, msgid, message.method, message.params), payload, now)
+        if msgid is None and message.method == PROVE_METHOD:  # other bytes for the same
+            self._outbox.prove_untrusted(message.params[0] if len(message.params) == 1 else None, peer)
+            return
+        self._let_in(IncomingRequest(peer, msgid, message.method, message.params, payload), payload, now)
 
     def _let_in(self, incoming: IncomingRequest, payload: bytes, now: float) -> None:
         """Make a request or notification an event, or refuse it where a bound is reached."""
@@ -236,9 +262,7 @@ class Responder:
             self._send_too_large(incoming, len(payload))
             return
         self.stats.responses += 1
-        if incoming.cached is not None:
-            self._cache.store(incoming.cached, payload)
-        self._datagrams.append((payload, incoming.peer))
+        self._outbox.answer(incoming, payload)
 
     def respond_encoded(self, incoming: IncomingRequest, payload: bytes) -> None:
         """Answer a request with a response that is encoded already."""
@@ -248,7 +272,7 @@ class Responder:
             self._send_too_large(incoming, len(payload))
             return
         self.stats.responses += 1
-        self._send(incoming, payload)
+        self._outbox.answer(incoming, payload)
 
     def respond_error(self, incoming: IncomingRequest, code: str, message: str, data: object = None) -> None:
         """Answer a request with an error."""
@@ -259,16 +283,22 @@ class Responder:
 
     def close(self) -> None:
         """Answer everything that is running with the error that the server stops."""
+        self._outbox.closing = True
         for incoming in list(self._running):
             self.respond_error(incoming, CODE_SERVER_STOPPING, "the server stopped while the method was running")
+        self._outbox.closing = False
+
+    def trust_addresses(self) -> None:
+        """Learn that nobody can forge an address that datagrams come from: from now on there is no budget."""
+        self._outbox.budget = None
 
     # Outputs
 
     def datagrams(self) -> list[tuple[bytes, Address]]:
         """Return what is to be sent, in order, with its peers, and forget it."""
-        datagrams = self._datagrams
+        datagrams = self._outbox.datagrams
         if datagrams:
-            self._datagrams = []
+            self._outbox.datagrams = []
         return datagrams
 
     def transmits(self) -> list[Transmit]:
@@ -318,9 +348,4 @@ class Responder:
             code = code.encode("ascii", "replace")[:64].decode()
             payload = encode_response(incoming.msgid, {"code": code, "message": "(too large to send)"}, None)
         self.stats.errors[code] += 1
-        self._send(incoming, payload)
-
-    def _send(self, incoming: IncomingRequest, payload: bytes) -> None:
-        if incoming.cached is not None:
-            self._cache.store(incoming.cached, payload)
-        self._datagrams.append((payload, incoming.peer))
+        self._outbox.answer(incoming, payload)

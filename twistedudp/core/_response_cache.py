@@ -94,6 +94,20 @@ class ResponseCache:
         entry.response = response
         self.size += len(response)
 
+    def keep(self, payload: bytes, peer: Address, response: bytes, now: float) -> None:
+        """Keep the response of a request that may run twice, so that it need not, unless half of the room is taken.
+
+        The other half is for those that must not: they are refused where there is no room.
+        """
+        if now > self._quiet_until:
+            self._expire(now)
+        is_free = 2 * len(self._entries) < self._max_entries and 2 * (self.size + len(response)) < self._max_size
+        if is_free and (peer, payload) not in self._entries:
+            entry = CachedResponse((peer, payload), now)
+            self._entries[entry.key] = entry
+            self.size += len(payload)
+            self.store(entry, response)
+
     def _expire(self, now: float) -> None:
         oldest = now - self._max_age
         while self._entries:

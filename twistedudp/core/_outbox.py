@@ -1,0 +1,100 @@
+"""The responses that are to be sent, and those that are not until their peer has proved its address.
+
+Theory of operation: where there is a :class:`ReplyBudget`, a response that is too much for an address that may be
+forged is kept in the response cache, and the error ``unproven_address`` sent in its place, or nothing where not even
+this is allowed. The client proves its address and repeats its request, to which the kept response then is the answer,
+as it is to any request that repeats: see :mod:`twistedudp.core._amplification`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._msgpack import peek_msgid_untrusted
+from ..messages import CODE_UNPROVEN_ADDRESS, TYPE_RESPONSE
+from ._amplification import ALLOWANCE, FACTOR, unproven_error
+
+if TYPE_CHECKING:
+    from ..address import Address
+    from ._amplification import ReplyBudget
+    from ._responder import IncomingRequest, ResponderStats
+    from ._response_cache import ResponseCache
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """What a server sends.
+
+    Args:
+        stats: The server's counters.
+        cache: Its response cache.
+        budget: What bounds the responses to addresses that may be forged; ``None`` for no bound.
+
+    Attributes:
+        budget: It; the owner may set it to ``None`` when it learns that nobody can forge an address.
+        closing: Whether the server stops: short errors then have the allowance of ``unproven_address``.
+        datagrams: What is to be sent, in order, with its peers; the owner takes it.
+    """
+
+    __slots__ = ("_cache", "_stats", "budget", "closing", "datagrams")
+
+    def __init__(self, stats: ResponderStats, cache: ResponseCache, budget: ReplyBudget | None) -> None:
+        self.budget = budget
+        self.closing = False
+        self.datagrams: list[tuple[bytes, Address]] = []
+        self._stats = stats
+        self._cache = cache
+
+    def answer(self, incoming: IncomingRequest, payload: bytes) -> None:
+        """Send the response to a request, or keep it; that of one that was not run is not kept."""
+        if incoming.cached is not None:
+            self._cache.store(incoming.cached, payload)
+        budget = self.budget
+        if budget is None or (len(payload) <= FACTOR * len(incoming.payload) and not budget.debts):  # as usual
+            self.datagrams.append((payload, incoming.peer))
+        elif not self.post(payload, incoming.peer, incoming.payload) and incoming.done and incoming.cached is None:
+            # That of an idempotent method is kept as well, as far as there is room.
+            self._cache.keep(incoming.payload, incoming.peer, payload, budget.now)
+
+    def post(self, payload: bytes, peer: Address, request: bytes) -> bool:
+        """Send a response, if its peer may be sent so much; tell whether that was done.
+
+        Args:
+            payload: The response.
+            peer: Whom to.
+            request: The datagram that has asked for it, this time.
+        """
+        budget = self.budget
+        unused = FACTOR * len(request) - len(payload)
+        if budget is None or unused >= 0 or budget.is_proven(peer[0]):
+            if budget is not None and budget.debts and unused > 0:
+                budget.pay(peer[0], unused)
+            self.datagrams.append((payload, peer))
+            return True
+        if self.closing and len(payload) <= ALLOWANCE:  # a proof would come too late
+            if budget.may_refuse(peer[0], len(request), len(payload)):
+                self.datagrams.append((payload, peer))
+                return True
+        elif budget.may_refuse(peer[0], len(request)):
+            msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
+            assert msgid is not None  # noqa: S101  # it is a response of ours
+            self._stats.errors[CODE_UNPROVEN_ADDRESS] += 1
+            self.datagrams.append((unproven_error(msgid, budget.tokens.token_of(peer[0])), peer))
+            return False
+        self._stats.withheld += 1
+        return False
+
+    def nothing_to_send(self, peer: Address, request: bytes) -> None:
+        """Learn of a request that repeats while it is running: what it brings pays debts."""
+        if self.budget is not None and self.budget.debts:
+            self.budget.pay(peer[0], FACTOR * len(request))
+
+    def prove_untrusted(self, token: object, peer: Address) -> None:
+        """Take a proof of any origin; it is counted, and never answered."""
+        if self.budget is None:
+            self._stats.rejected["unneeded_proof"] += 1
+        elif self.budget.prove_untrusted(token, peer[0]):
+            self._stats.proofs += 1
+        else:
+            self._stats.rejected["bad_token"] += 1
