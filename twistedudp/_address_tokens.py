@@ -98,13 +98,15 @@ def read_token_key(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise LocalError(f"the token key file {path} cannot be read ({error.strerror}); {make}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise LocalError(f"the token key file {path} is no file; {make}")
-        if status.st_mode & stat.S_IRWXO:
+        if os.name == "posix" and mode & stat.S_IRWXO:
             raise LocalError(f"the token key file {path} is open to everybody, and so no secret; run: chmod o= {path}")
-        key = file.read(_MAX_KEY_FILE + 1)
+        key = os.read(descriptor, _MAX_KEY_FILE + 1)
+    finally:
+        os.close(descriptor)
     if not MIN_KEY_SIZE <= len(key) <= _MAX_KEY_FILE:
         size = f"{len(key):,} bytes" if key else "nothing in it"
         reason = "too short" if len(key) < MIN_KEY_SIZE else "too large for one"
