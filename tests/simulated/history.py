@@ -12,14 +12,14 @@ said of runs holds of tampered requests as well, for it goes by the bytes that a
 from __future__ import annotations
 
 import errno
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.simulated.world import ECHO_PORT, RPC_PORT
-from twistedudp._msgpack import decode_untrusted
+from twistedudp._msgpack import decode_untrusted, encode_notification
 from twistedudp.errors import DecodeError
-from twistedudp.messages import Request, Response
+from twistedudp.messages import CODE_UNPROVEN_ADDRESS, PROVE_METHOD, Notification, Request, Response
 from twistedudp.testing import Fate
 
 if TYPE_CHECKING:
@@ -105,6 +105,42 @@ class History:
                 if isinstance(message, Request):
                     tries[self.token_of(message)].append(sent)
         return tries
+
+    def is_proof(self, payload: bytes) -> bool:
+        """Tell whether a payload proves an address, or is meant to."""
+        message = self.decoded(payload)
+        return isinstance(message, Notification) and message.method == PROVE_METHOD
+
+    def proof_wanted(self, payload: bytes) -> Any:
+        """Return the token in a payload that wants an address proven; ``None`` if it does not."""
+        message = self.decoded(payload)
+        error: Any = message.error if isinstance(message, Response) else None
+        is_wanted = isinstance(error, dict) and error.get("code") == CODE_UNPROVEN_ADDRESS
+        return error.get("data") if is_wanted else None
+
+    def proofs_of(self, host: str) -> set[bytes]:
+        """Return the proofs of a host that somebody could make who has received all that servers sent to it."""
+        return self._proofs[host]
+
+    @cached_property
+    def _proofs(self) -> defaultdict[str, set[bytes]]:
+        proofs: defaultdict[str, set[bytes]] = defaultdict(set)
+        for responses in self.responses.values():
+            for sent in responses:
+                token = self.proof_wanted(sent.payload)
+                if token is not None:
+                    proofs[sent.destination[0]].add(encode_notification(PROVE_METHOD, [token]))
+        return proofs
+
+    @cached_property
+    def proofs_wanted(self) -> Counter[int]:
+        """How often a proof was wanted of a client for a request, by msgid; whoever sent that."""
+        return Counter(
+            message.msgid
+            for record in self.delivered
+            if self.proof_wanted(record.payload) is not None
+            and isinstance(message := self.decoded(record.payload), Response)
+        )
 
     def token_of(self, message: Request) -> Any:
         """Return the token of the call that made a request."""

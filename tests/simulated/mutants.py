@@ -13,7 +13,9 @@ from twistedudp._alarm import Alarm
 from twistedudp._msgpack import decode_untrusted, encode_request, encode_response
 from twistedudp._pump import RequestPump
 from twistedudp.client import UDPClientService
+from twistedudp.core._amplification import ReplyBudget
 from twistedudp.core._dispatch import Dispatch
+from twistedudp.core._outbox import Outbox
 from twistedudp.core._pending import Kind
 from twistedudp.core._requester import Requester
 from twistedudp.core._responder import Responder
@@ -93,6 +95,8 @@ _admit = ResponseCache.admit
 _stop = RequestPump.stop
 _transmit = Dispatch.transmit
 _datagram_received = Responder.datagram_received
+_prove_untrusted = ReplyBudget.prove_untrusted
+_answer = Outbox.answer
 _answered_late = RoundTrip.answered_late
 
 
@@ -268,7 +272,30 @@ def leaks_port(self: RequestPump, socket: int) -> None:
 def answers_twice(self: Responder, payload: bytes, peer: Address, *, now: float) -> None:
     """Each arrival of a request is answered twice, to make sure."""
     _datagram_received(self, payload, peer, now=now)
-    self._datagrams += self._datagrams[-1:]
+    self._outbox.datagrams += self._outbox.datagrams[-1:]
+
+
+@_replaces(ReplyBudget, "may_refuse", seed=2)
+def refuses_everybody(_self: ReplyBudget, _host: str, _received: int, _size: int = 0) -> bool:
+    """Whoever has to prove his address is told so each time, whatever he was sent before."""
+    return True
+
+
+@_replaces(ReplyBudget, "prove_untrusted", seed=187)
+def believes_any_token(self: ReplyBudget, _token: object, host: str) -> bool:
+    """A token proves the address of whoever sends it."""
+    return _prove_untrusted(self, self.tokens.token_of(host), host)
+
+
+@_replaces(Outbox, "answer", seed=1)
+def keeps_nothing(self: Outbox, incoming: IncomingRequest, payload: bytes) -> None:
+    """A response that waits for a proof is not kept: the method runs again when its request is repeated."""
+    before = len(self.datagrams)
+    _answer(self, incoming, payload)
+    sent = [sent for sent, _ in self.datagrams[before:]]
+    if incoming.cached is not None and payload not in sent:
+        self._cache._remove(incoming.cached)
+        incoming.cached = None
 
 
 @_replaces(RoundTrip, "answered_late", seed=1)

@@ -112,6 +112,7 @@ class Plan:
         nat_interval: Seconds that a NAT's mapping lives.
         lookup_delay: Seconds that looking up a name takes.
         forge: The share of the clients' datagrams on which a forger acts.
+        prove: Whether servers want the addresses proven that they send much to.
         events: What happens, in order of time.
         ends_at: When everything is stopped.
     """
@@ -124,6 +125,7 @@ class Plan:
     nat_interval: float
     lookup_delay: float
     forge: float
+    prove: bool
     events: tuple[Event, ...]
     ends_at: float
 
@@ -229,6 +231,7 @@ def make_plan(seed: int) -> Plan:
         nat_interval=links.choice((0.5, 1.5, 4.0)),
         lookup_delay=links.choice((0.0, 0.01, 0.3)),
         forge=hosts.choice((0.0, 0.0, 0.15)),
+        prove=derived_rng(seed, "prove").random() < SHARE,
         events=events,
         ends_at=ends_at,
     )

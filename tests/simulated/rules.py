@@ -12,7 +12,8 @@ Theory of operation: each rule is a function that takes a :class:`~tests.simulat
 
 from __future__ import annotations
 
-from collections import Counter
+import ipaddress
+from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ from tests.simulated.tables import HAIR
 from tests.simulated.world import ECHO_PORT
 from twistedudp import errors
 from twistedudp.core import INTERNET, LAN
-from twistedudp.messages import CODE_BUSY, Request, Response
+from twistedudp.messages import CODE_BUSY, CODE_UNPROVEN_ADDRESS, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +146,9 @@ def tries_are_few(history: History) -> None:
         most = _most_tries(call.plan.timeout, LAN if client.options["policy"] == "lan" else INTERNET)
         # A refusal lets a call move at once, and its next tries are as far apart as before.
         most += sum(tries[0].payload.startswith(record.payload) for record in history.errors if record.payload)
+        # ... and where a server wants the address proven, it is repeated at once.
+        message = history.decoded(tries[0].payload)
+        most += history.proofs_wanted[message.msgid] if isinstance(message, Request) else 0
         if len(tries) > most:
             raise Violation("tries are few", f"{call} was sent {len(tries)} times, {most} are the most", call)
 
@@ -219,6 +223,29 @@ def _check_addressee(history: History, life: ServerLife, peer: Any, payload: byt
         raise Violation("results go to who asked", text, _call(history, value[2]))
 
 
+def nobody_is_flooded(history: History) -> None:
+    """An address that may be forged is sent three times at most what came from it, and 128 bytes."""
+    for life, responses in history.responses.items() if history.world.plan.prove else ():
+        events: list[tuple[int, int, str, bytes]] = [
+            (record.rank, 1, record.source[0], record.payload) for record in history.received[life]
+        ]
+        events += [(sent.fates_before, 0, sent.destination[0], sent.payload) for sent in responses]
+        left: defaultdict[str, int] = defaultdict(lambda: 128)
+        proven: set[str] = set()
+        for _, arrival, host, payload in sorted(events, key=lambda event: event[:2]):
+            prefix = _prefix_of(host)
+            left[prefix] += 3 * len(payload) if arrival else 0 if host in proven else -len(payload)
+            if left[prefix] < 0:
+                text = f"server life {life.number} sent {host} {-left[prefix]} bytes more than it may"
+                raise Violation("nobody is flooded", text)
+            if arrival and history.is_proof(payload) and payload in history.proofs_of(host):
+                proven.add(host)
+
+
+def _prefix_of(host: str) -> str:
+    return str(ipaddress.ip_network(f"{host}/{64 if ':' in host else 32}", strict=False))
+
+
 def client_counters_add_up(history: History) -> None:
     """What a client has counted is what its callers got, and what the trace shows."""
     for life in history.world.ledger.client_lives:
@@ -228,17 +255,17 @@ def client_counters_add_up(history: History) -> None:
         stats = [life.requester.stats for life in lives]
         sent = history.sent[client.name]
         _equal("transmitted", sum(one.transmitted - one.not_sent for one in stats), len(sent))
-        first = len({one.payload for one in sent})
         requests = [one for one in sent if isinstance(history.decoded(one.payload), Request)]
-        if len(requests) == len(sent):
-            repeats = len(sent) - first
+        if len(requests) == sum(not history.is_proof(one.payload) for one in sent):
+            repeats = len(requests) - len({one.payload for one in requests})
             least = sum(one.retransmitted for one in stats)
-            _between("retransmitted", repeats, least, least + sum(one.refused for one in stats))
+            _between("retransmitted", repeats, least, least + sum(one.refused + one.unproven for one in stats))
         addresses = client.reactor.addresses
         datagrams = sum(record.error is None and record.destination[0] in addresses for record in history.delivered)
         told = sum(record.destination[0] in addresses for record in history.errors)
         counted = sum(
-            one.answered + one.errors + one.busy + one.late + one.duplicate + one.rejected.total() for one in stats
+            one.answered + one.errors + one.busy + one.unproven + one.late + one.duplicate + one.rejected.total()
+            for one in stats
         ) - sum(one.rejected["unmatched_icmp"] for one in stats)
         reflected = sum(isinstance(call.error, errors.PeerReflects) for life in lives for call in life.calls)
         _between(
@@ -282,10 +309,11 @@ def server_counters_add_up(history: History) -> None:
     for life, received in history.received.items():
         stats, responder = life.protocol.stats, life.protocol._responder
         busy = stats.errors[CODE_BUSY]
-        counted = stats.requests + stats.notifications + stats.repeated + busy + stats.rejected.total()
+        counted = stats.requests + stats.notifications + stats.repeated + busy + stats.proofs + stats.rejected.total()
         _equal("received", counted - stats.rejected["send_failed"], len(received))
-        answered = stats.responses + stats.errors.total()
-        _between("sent", len(history.responses[life]), answered, answered + stats.repeated)
+        # Where an address is to be proven the answer is kept, and something else sent, or nothing.
+        answered = stats.responses + stats.errors.total() - stats.errors[CODE_UNPROVEN_ADDRESS]
+        _between("sent", len(history.responses[life]) + stats.withheld, answered, answered + stats.repeated)
         _equal("requests", stats.requests, answered - busy + len(responder))
         if not life.crashed:
             _equal("running", len(responder), 0)
@@ -326,6 +354,7 @@ RULES: Final[tuple[Callable[[History], None], ...]] = (
     tries_are_few,
     nothing_runs_twice,
     servers_only_answer,
+    nobody_is_flooded,
     client_counters_add_up,
     server_counters_add_up,
     echoes_have_come_back,

@@ -182,9 +182,10 @@ def _look_back(world: World) -> None:
             "queued",
         ):
             occurred[name] += getattr(stats, name)
-        for name in ("late", "duplicate", "retransmitted", "retry_ports_short", "notifications_dropped"):
+        for name in ("late", "duplicate", "retransmitted", "retry_ports_short", "notifications_dropped", "unproven"):
             occurred[name] += getattr(stats, name)
         occurred["rejected"] += stats.rejected.total()
     for server in world.ledger.server_lives:
         occurred["repeated"] += server.protocol.stats.repeated
+        occurred["withheld"] += server.protocol.stats.withheld
     occurred["tampered"] += len(history.tampered)

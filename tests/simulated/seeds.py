@@ -46,6 +46,7 @@ COMMON: Final = (
     "repeated",
     "suspended",
     "too_many",
+    "unproven",
 )
 """What has to occur often; effects count where they have done something to a datagram."""
 

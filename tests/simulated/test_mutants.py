@@ -22,6 +22,7 @@ RULES = {
     "answers_twice": "servers only answer",
     "any_peer": "each outcome is true",
     "evicts": "nothing runs twice",
+    "believes_any_token": "nobody is flooded",
     "cancels_nothing": "all that waits is known",
     "fires_twice": "nothing raises",
     "floors_nothing": "tries are few",
@@ -31,11 +32,13 @@ RULES = {
     "fresh_msgid": "tries are identical",
     "fresh_port": "tries leave from one port",
     "gives_up_when_busy": "each outcome is true",
+    "keeps_nothing": "nothing runs twice",
     "leaks_port": "ports are closed",
     "leaks_timer": "nothing is left behind",
     "leaks_window": "windows are exact",
     "leaves_queue": "the queue is drained",
     "next_server": "calls stay where they were sent",
+    "refuses_everybody": "nobody is flooded",
     "runs_what_is_running": "nothing runs twice",
 }
 """Which rule each bug breaks."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.simulated.forger import Forger
 from tests.simulated.ledger import Call, ClientLife, Ledger, ServerLife, Tasks, Violation
 from twistedudp import UDPClientService, UDPServerService
+from twistedudp._alarm import wall_clock
 from twistedudp.echo import EchoProtocol
 from twistedudp.impairment import Delay, NATRebinding
 from twistedudp.impairment._link import derived_rng
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from twistedudp.testing._host import Host
 
 __all__ = ["ECHO_PORT", "RPC_PORT", "ClientHost", "ServerHost", "WatchedNetwork", "World"]
+
+TOKEN_KEY: Final = bytes(32)
+"""What servers prove addresses with, all of them in all of their lives; a random one would make runs differ."""
 
 RPC_PORT: Final = 10000
 ECHO_PORT: Final = 7
@@ -108,7 +112,14 @@ class ServerHost:
     def _protocol(self) -> RPCServerProtocol:
         world = self._world
         tasks = Tasks(world.ledger, self.reactor)
-        protocol = RPCServerProtocol(tasks, clock=self.reactor.seconds, **self._plan.options)
+        protocol = RPCServerProtocol(
+            tasks,
+            clock=self.reactor.seconds,
+            wall_clock=wall_clock(self.reactor),
+            prove_addresses=world.plan.prove,
+            token_key=TOKEN_KEY,
+            **self._plan.options,
+        )
         lives = world.ledger.server_lives
         world.network.note(f"server life {len(lives)} begins", self.reactor)
         self.life = tasks.life = ServerLife(len(lives), self.number, self.addresses, protocol, world.fates)
