@@ -196,10 +196,22 @@ class RPCServerProtocol(DatagramProtocol):
                 calling_peer.reset(outside)
         return outcome
 
+    def use_token_key(self, token_key: bytes) -> None:
+        """Prove addresses with another secret from now on: one that other processes have too.
+
+        Raises:
+            LocalError: The key is too short.
+        """
+        self._responder.use_tokens(AddressTokens(token_key, self._wall_clock))
+
+    def trust_addresses(self) -> None:
+        """Answer from now on without having addresses proven, however large the answers are."""
+        self._responder.trust_addresses()
+
     def doStart(self) -> None:
         """Begin to serve on a transport, which may have proven its peers' addresses."""
         if getattr(self.transport, "proves_addresses", False):
-            self._responder.trust_addresses()
+            self.trust_addresses()
         super().doStart()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
     def doStop(self) -> None:

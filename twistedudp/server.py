@@ -77,10 +77,11 @@ class UDPServerService(Service):
             ``busy``.
         cache_size: Bytes of requests and responses kept from which on no new request is let in.
         cache_age: Seconds for which a response is kept after its request was last seen.
-        prove_addresses: Where an ``RPCMethods`` is served: whether an address must be proven before it is sent more
-            than three times what it sent, see :class:`~twistedudp.protocol.RPCServerProtocol`; by default wherever the
-            service is bound to anything but loopback.
-        token_key: The secret for this, of 32 bytes or more, where processes share an address.
+        prove_addresses: Where an ``RPCMethods`` or an ``RPCServerProtocol`` is served: whether an address must be
+            proven before it is sent more than three times what it sent, see
+            :class:`~twistedudp.protocol.RPCServerProtocol`; by default wherever the service is bound to anything but
+            loopback, and as a protocol says itself.
+        token_key: The secret for this, of 32 bytes or more, where several processes are to know one another's tokens.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
         timestamps: Have the kernel tell when each datagram arrived (``port.arrival_times``; Linux only). The built-in
             method ``rpc.probe`` then tells times that the load of this process does not distort.
@@ -129,9 +130,9 @@ class UDPServerService(Service):
         self._port_options: dict[str, Any] = {"timestamps": timestamps, "admission": policy}
         self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
-        proven = _is_exposed(interface, bound) if prove_addresses is DEFAULT else prove_addresses
         self._rpc_options: dict[str, Any] = {
-            "max_request_size": max_request_size, "prove_addresses": proven, "token_key": token_key,
+            "max_request_size": max_request_size, "token_key": token_key,
+            "prove_addresses": _is_exposed(interface, bound) if prove_addresses is DEFAULT else prove_addresses,
             "cache_entries": cache_entries, "cache_size": cache_size, "cache_age": cache_age,
         }  # fmt: skip
         self._protocol_or_factory = protocol_or_factory
@@ -259,9 +260,18 @@ class UDPServerService(Service):
             made = made()  # type: ignore[operator]  # it is callable
         clocks = {"clock": steady_clock(self._reactor), "wall_clock": wall_clock(self._reactor)}
         protocol = as_protocol(made, **clocks, **self._rpc_options)
+        if isinstance(made, AbstractDatagramProtocol) and hasattr(made, "trust_addresses"):  # it was made without them
+            self._prove_as_told(made)
         if not is_factory:  # the same methods again: what they have run is remembered over a stop and a start
             self._protocol_or_factory = protocol
         return protocol
+
+    def _prove_as_told(self, protocol: Any) -> None:
+        """Hand over to a protocol of ours what this service was told about the proof of addresses, if it was."""
+        if self._rpc_options["token_key"] is not None:
+            protocol.use_token_key(self._rpc_options["token_key"])
+        if not self._rpc_options["prove_addresses"] and _is_exposed(self._interface, None):
+            protocol.trust_addresses()
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__

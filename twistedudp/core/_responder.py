@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..address import Address
-    from ._amplification import ReplyBudget
+    from ._amplification import ReplyBudget, Tokens
     from ._response_cache import CachedResponse
 
 __all__ = ["IncomingRequest", "Responder", "ResponderStats"]
@@ -287,6 +287,11 @@ class Responder:
         for incoming in list(self._running):
             self.respond_error(incoming, CODE_SERVER_STOPPING, "the server stopped while the method was running")
         self._outbox.closing = False
+
+    def use_tokens(self, tokens: Tokens) -> None:
+        """Prove addresses by other tokens from now on."""
+        if self._outbox.budget is not None:
+            self._outbox.budget.tokens = tokens
 
     def trust_addresses(self) -> None:
         """Learn that nobody can forge an address that datagrams come from: from now on there is no budget."""
