@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.driver import FIRST, STRANGER, THIRD, Client
+from tests.core.driver import FIRST, START, STRANGER, THIRD, Client
 from twistedudp._msgpack import encode_notification, encode_response
 from twistedudp.core import Kind, RequesterSettings, Transmit
 from twistedudp.core._amplification import unproven_error
@@ -27,9 +27,9 @@ class ProofTests(SynchronousTestCase):
         """Make it."""
         self.client = Client(FIRST, THIRD)
 
-    def ask(self, request: PendingRequest, peer: tuple[str, int] = FIRST) -> list[Transmit]:
+    def ask(self, request: PendingRequest, peer: tuple[str, int] = FIRST, token: bytes = TOKEN) -> list[Transmit]:
         """Let a server ask for a proof, and return what is sent then."""
-        self.client.receive(unproven_error(request.msgid, TOKEN), peer)
+        self.client.receive(unproven_error(request.msgid, token), peer)
         return self.client.sent()
 
     def test_answered(self) -> None:
@@ -66,12 +66,47 @@ class ProofTests(SynchronousTestCase):
         other = self.client.call()
         self.assertEqual(self.client.sent(), [Transmit(other.payload, FIRST, 0)])
 
+    def test_again(self) -> None:
+        """A server that asks with the same token again is answered at the next try; with another one, at once."""
+        request = self.client.call(timeout=2.0)
+        self.client.run(0.1)
+        self.ask(request)
+        for _ in range(20):
+            self.assertEqual(self.ask(request), [])
+        self.assertEqual([transmit.payload for _, transmit in self.client.run(0.3)], [PROOF, request.payload])
+        other = encode_notification("rpc.prove", [bytes(16)])
+        self.assertEqual([one.payload for one in self.ask(request, token=bytes(16))], [other, request.payload])
+        self.assertEqual(self.client.requester.stats.unproven, 22)
+
+    def test_in_vain(self) -> None:
+        """Where no proof is good enough for the server, the call ends with the error, at its deadline."""
+        request = self.client.call(timeout=2.0)
+        self.client.run(0.1)
+        while not request.done:
+            self.ask(request)
+            self.client.run(0.1)
+        error = self.client.error()
+        assert isinstance(error, ErrorReplyReceived)
+        self.assertEqual((error.code, error.data), ("unproven_address", TOKEN))
+        self.assertAlmostEqual(self.client.now, START + 2.0)
+        stats = self.client.requester.stats
+        self.assertEqual((stats.timed_out, stats.errors, stats.transmitted), (1, 0, 9))
+        self.assertTrue(self.client.is_idle)
+
+    def test_silent_afterwards(self) -> None:
+        """One that asks once, and then says nothing any more, has not answered."""
+        request = self.client.call(timeout=0.1)
+        self.client.sent()
+        self.ask(request)
+        self.client.run(0.1)
+        self.assertIsInstance(self.client.error(), RequestTimedOut)
+
     def test_bounded(self) -> None:
-        """A server can ask eight times for one request; then the error is the call's outcome."""
+        """A server can ask with eight tokens for one request; then the error is the call's outcome."""
         request = self.client.call(timeout=60.0)
         self.client.sent()
-        for _ in range(MAX_PROOFS):
-            self.assertEqual(len(self.ask(request)), 2)
+        for number in range(MAX_PROOFS):
+            self.assertEqual(len(self.ask(request, token=bytes([number]) * 16)), 2)
         self.assertEqual(self.ask(request), [])
         error = self.client.error()
         assert isinstance(error, ErrorReplyReceived)

@@ -98,7 +98,7 @@ def _is_true_result(history: History, call: Call) -> bool:
 
 def _is_true_reply(history: History, call: Call, error: errors.ErrorReplyReceived) -> bool:
     method, code = call.plan.method, error.code
-    if code == CODE_BUSY:
+    if code in {CODE_BUSY, CODE_UNPROVEN_ADDRESS}:
         return call.ended >= call.started + call.plan.timeout - HAIR
     if code == "server_stopping":
         return method in {"later", "coroutine", "never"} and call.token in history.world.ledger.produced
@@ -292,7 +292,7 @@ def _check_outcomes_counted(life: ClientLife) -> None:
 def _kind(call: Call) -> str:
     error = call.error
     if isinstance(error, errors.ErrorReplyReceived):
-        return "timed_out" if error.code == CODE_BUSY else "errors"
+        return "timed_out" if error.code in {CODE_BUSY, CODE_UNPROVEN_ADDRESS} else "errors"
     kinds: dict[type[BaseException], str] = {
         errors.RequestTimedOut: "timed_out",
         CancelledError: "cancelled",

@@ -53,10 +53,10 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
         socket: The local socket it leaves from.
         retry_sockets: Those that were opened for its retransmissions.
         context: The caller's to set; it comes back with the outcome.
-        busy: What a server said that was too busy to run it, so far.
+        busy: What a server said that was too busy to run it, or that wants the address proven, so far.
         busy_attempts: How many datagrams had been transmitted when it did.
         proof: The server that wanted an address proven, with the notification that does; it goes before each try there.
-        proofs: How often a server has wanted that.
+        proofs: How many of these there were.
         result: The outcome, if ``error`` is ``None``.
         error: Why there is no result.
         done: Whether it has an outcome, or was cancelled.

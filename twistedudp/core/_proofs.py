@@ -4,8 +4,9 @@ Theory of operation: a server that cannot know whether a request's source is for
 ``unproven_address`` where the response is too large, and keeps the response. The client sends the error's token back in
 the notification ``rpc.prove``, and its request again at once, with the same bytes and from the same port; then comes
 the response. From now on each further try of this request has the proof before it, for any of these datagrams may be
-lost or overtaken. Only the server that the request waits for is answered, and that a limited number of times: then the
-error is the call's outcome, as any other is.
+lost or overtaken. So an error with the same token draws nothing more at once: what was sent may be under way still,
+and the next try comes when its time does. Only the server that the request waits for is answered, and that a limited
+number of times: then the error is the call's outcome, as any other is.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PROOFS", "prove_untrusted"]
 
 MAX_PROOFS: Final = 8
-"""Proofs for one request at its server's word. One is enough unless datagrams are lost, doubled or overtaken; at 30 %
-of each, eight in a row are in vain once in 50,000 calls or less."""
+"""Proofs for one request, each with another token. Tokens change every few minutes, and from server to server; whoever
+sends eight of them in one call is playing."""
 
 _MAX_TOKEN_SIZE: Final = 32
 """Bytes; ours have 16."""
@@ -47,7 +48,9 @@ def prove_untrusted(request: PendingRequest, token: object, peer: Address, dispa
         return False
     server = request.server
     if server is not None and server.address == peer:  # otherwise it has gone on to another, which will answer
-        request.proofs += 1
-        request.proof = peer, encode_notification(PROVE_METHOD, (token,))
-        dispatch.transmit(request, server, now, request.interval)
+        proof = peer, encode_notification(PROVE_METHOD, (token,))
+        if proof != request.proof:
+            request.proofs += 1
+            request.proof = proof
+            dispatch.transmit(request, server, now, request.interval)
     return True

@@ -348,17 +348,16 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
 
     def _error_untrusted(self, request: PendingRequest, sent: object, peer: Address, now: float) -> None:
         self._dispatch.heard(request, peer, now)
-        error = ErrorReplyReceived.from_untrusted(sent)
+        error, attempts = ErrorReplyReceived.from_untrusted(sent), request.attempts
         if error.code == CODE_BUSY:  # it was not run: it is sent again when its time comes
             self.stats.busy += 1
-            request.busy = error
-            request.busy_attempts = request.attempts
-            return
-        if error.code == CODE_UNPROVEN_ADDRESS and prove_untrusted(request, error.data, peer, self._dispatch, now):
+        elif error.code == CODE_UNPROVEN_ADDRESS and prove_untrusted(request, error.data, peer, self._dispatch, now):
             self.stats.unproven += 1
+        else:
+            self.stats.errors += 1
+            self._fail(request, error)
             return
-        self.stats.errors += 1
-        self._fail(request, error)
+        request.busy, request.busy_attempts = error, attempts
 
     def _reflection_untrusted(self, message: Request, payload: bytes, peer: Address, now: float) -> None:
         """Take a request sent to this client, which is legitimate only where an echo server sends back our own."""
