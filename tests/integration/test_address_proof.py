@@ -108,7 +108,7 @@ class AddressProofTests(RealTestCase):
             self.assertEqual((await client.call("rpc.methods"))[0]["name"], "echo")
 
     async def test_hundred_sources(self) -> None:
-        """A hundred addresses that prove nothing are sent 3 times what they sent and 128 bytes, whatever they ask for."""
+        """A hundred addresses that prove nothing are sent 3 times that and 128 bytes, whatever they ask for."""
         service = self.server(self.library, SERVER)
         address: Address = self.address(service)
         sources = [plain_socket(f"{SOURCES}.{number}") for number in range(1, 101)]
