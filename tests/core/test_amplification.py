@@ -342,6 +342,16 @@ class ExchangeTests(ResponderCase):
         self.take()
         self.assertEqual(self.sent(), ["unknown_method"])
 
+    def test_encoded(self) -> None:
+        """So is a response that its method has encoded itself."""
+        self.responder.datagram_received(SHORT, PEER, now=self.now)
+        [incoming] = self.responder.events()
+        self.responder.respond_encoded(incoming, encode_response(2**32 - 1, None, bytes(200)))
+        self.assertEqual(self.sent(), ["unproven_address"])
+        self.prove()
+        self.take()
+        self.assertEqual(self.sent(), [bytes(200)])
+
     def test_busy(self) -> None:
         """``busy`` counts too, but is not kept: after the proof the request is let in, if there is room then."""
         self.make(max_running=1)

@@ -96,9 +96,9 @@ class ProofTests(SynchronousTestCase):
     def test_silent_afterwards(self) -> None:
         """One that asks once, and then says nothing any more, has not answered."""
         request = self.client.call(timeout=0.1)
-        self.client.sent()
-        self.ask(request)
-        self.client.run(0.1)
+        self.client.run(0.095)
+        self.assertEqual(len(self.ask(request)), 2)
+        self.assertEqual(self.client.run(0.01), [])
         self.assertIsInstance(self.client.error(), RequestTimedOut)
 
     def test_bounded(self) -> None:
