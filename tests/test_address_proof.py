@@ -145,8 +145,17 @@ class ClientTests(AddressProofCase):
         self.assertEqual(self.result(call), "x" * 500)
         self.assertEqual(self.books.runs, {1: 1})
 
+    def test_a_window_at_once(self) -> None:
+        """Of several calls at once one proves the address; all are answered one round trip later than without."""
+        started = self.network.clock.seconds()
+        client = self.client()
+        self.result(gatherResults([client.call("read", number) for number in range(4)]))
+        self.assertAlmostEqual(self.network.clock.seconds() - started, 4 * DELAY)
+        stats: Any = client.stats
+        self.assertEqual((stats.retransmitted, set(self.books.runs.values())), (0, {1}))
+
     def test_many_at_once(self) -> None:
-        """Of many calls at once the first proves the address; all are answered."""
+        """Of many calls at once all are answered, and ran once, though for some it takes a try more."""
         client = self.client(window=64)
         results = self.result(gatherResults([client.call("read", number) for number in range(64)]))
         self.assertEqual(len(results), 64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import time
 from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,12 +21,14 @@ from twistedudp.core._amplification import (
     prefix_of,
     unproven_error,
 )
+from twistedudp.core._outbox import MAX_WAITING, MAX_WAITING_HOSTS
 from twistedudp.messages import Response
 
 HOST: Final = "192.0.2.1"
 OTHER: Final = "192.0.2.2"
 PEER: Final = (HOST, 4000)
-SOURCES: Final = {"brief": 200_000, "quick": 1_000_000, "full": 1_000_000}[PROFILE]
+SOURCES: Final = 1_000_000 if PROFILE == "full" else 200_000
+"""Forged sources, three times as many as the tables hold; more make no difference but to the time that it takes."""
 SHORT: Final = encode_request(2**32 - 1, "m", [])
 """A request of 10 bytes, as short as one of ours can be."""
 
@@ -230,21 +231,19 @@ class BudgetTests(SynchronousTestCase):
         self.budget = ReplyBudget(TOKENS, trusts_loopback=False)
         self.assertFalse(any(map(self.budget.is_proven, hosts)))
 
-    def test_a_million_sources(self) -> None:
-        """A million forged sources fill the tables and no more, and draw no more than the tables allow in all."""
+    def test_forged_sources(self) -> None:
+        """Any number of forged sources fill the tables and no more, and draw no more than the tables allow in all."""
         budget = self.budget
         sent = 0
-        started = time.process_time()
         for number in range(SOURCES):
             host = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
             sent += ERROR_SIZE * budget.may_refuse(host, 10)
             if number % 10 == 0:
                 budget.prove_untrusted(b"0123456789abcdef", host)
-        self.assertLess(time.process_time() - started, 30.0)
         self.assertEqual((len(budget.debts), len(budget._credits)), (MAX_DEBTORS, MAX_DEBTORS))
         self.assertEqual((len(budget._proven), sent), (0, MAX_DEBTORS * ERROR_SIZE))
 
-    def test_a_million_proofs(self) -> None:
+    def test_many_proofs(self) -> None:
         """However many hosts have proven themselves, the table keeps the last ones."""
         for number in range(MAX_PROVEN + 1000):
             host = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
@@ -287,10 +286,10 @@ class ResponderCase(SynchronousTestCase):
             found.append(message.result if error is None else error["code"] if isinstance(error, dict) else error)
         return found
 
-    def prove(self, host: str = HOST) -> None:
-        """Let a host's proof come in."""
+    def prove(self, host: str = HOST, draws: tuple[object, ...] = ()) -> None:
+        """Let a host's proof come in, and check what leaves then."""
         self.take(PROOF_HEAD + TOKENS.token_of(host), peer=(host, 1))
-        self.assertEqual(self.responder.datagrams(), [])
+        self.assertEqual(self.sent(), list(draws))
 
 
 class ExchangeTests(ResponderCase):
@@ -332,6 +331,48 @@ class ExchangeTests(ResponderCase):
         stats = self.responder.stats
         self.assertEqual((stats.withheld, stats.requests, stats.errors["unproven_address"]), (4, 1, 2))
 
+    def test_released(self) -> None:
+        """What was withheld of a host leaves with its proof, each to who asked for it, and no other's."""
+        requests = [encode_request(msgid, "m", []) for msgid in range(4)]
+        for number, request in enumerate(requests):
+            self.take(request, number * bytes(100) or bytes(200), (HOST, 4000 + number))
+        self.take(peer=(OTHER, 1))
+        self.take(encode_request(9, "m", []), peer=(OTHER, 1))
+        self.assertEqual(self.sent(), ["unproven_address", "unproven_address"])
+        self.take(PROOF_HEAD + TOKENS.token_of(OTHER))
+        self.assertEqual(self.sent(), [])
+        self.take(PROOF_HEAD + TOKENS.token_of(HOST))
+        sent = self.responder.datagrams()
+        self.assertEqual([peer for _, peer in sent], [(HOST, 4001), (HOST, 4002), (HOST, 4003)])
+        self.assertEqual([len(payload) for payload, _ in sent], [106, 206, 307])
+        self.prove()
+        stats = self.responder.stats
+        self.assertEqual((stats.withheld, stats.released, stats.repeated, stats.proofs), (4, 3, 0, 2))
+
+    def test_released_once(self) -> None:
+        """What was withheld and then told to prove itself is repeated by its client; what is too old is gone."""
+        one, other = (encode_request(2**31 + number, "m", []) for number in (1, 2))
+        for wait, draws in ((0.0, (bytes(200),)), (31.0, ())):
+            self.setUp()
+            for request in (SHORT, one, other, one):
+                self.take(request)
+            self.assertEqual(self.sent(), ["unproven_address", "unproven_address"])
+            self.now += wait
+            self.prove(draws=draws)
+
+    def test_waiting_is_bounded(self) -> None:
+        """Of one host so many wait, and of so many hosts; the oldest host makes room."""
+        for msgid in range(100):
+            self.take(encode_request(msgid, "look", []))
+        for number in range(MAX_WAITING_HOSTS):
+            peer = f"10.0.{number >> 8}.{number & 255}", 1
+            for msgid in (1, 2):
+                self.take(encode_request(msgid, "look", []), peer=peer)
+            if number == MAX_WAITING_HOSTS - 2:
+                self.assertEqual(len(self.responder._outbox._waiting[HOST]), MAX_WAITING)
+        self.assertEqual(len(self.responder._outbox._waiting), MAX_WAITING_HOSTS)
+        self.assertNotIn(HOST, self.responder._outbox._waiting)
+
     def test_errors_count_too(self) -> None:
         """An error that is longer than three requests is kept as well."""
         self.responder.datagram_received(SHORT, PEER, now=self.now)
@@ -372,7 +413,7 @@ class ExchangeTests(ResponderCase):
         request = encode_request(7, "look", [])
         self.assertEqual([self.take(request), self.take(request)], [1, 0])
         self.assertEqual(self.sent(), ["unproven_address"])
-        self.prove()
+        self.prove(draws=(bytes(200),))
         self.assertEqual(self.take(request), 0)
         self.assertEqual(self.sent(), [bytes(200)])
         cache = self.responder._cache

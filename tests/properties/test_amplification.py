@@ -116,12 +116,13 @@ class AmplificationMachine(RuleBasedStateMachine):
     @rule(host=hosts, port=ports)
     def prove(self, host: str, port: int) -> None:
         """A host sends its token back."""
-        self.receive(PROOF_HEAD + TOKENS.token_of(host), (host, port))
         self.proved_at[host] = self.now
+        self.receive(PROOF_HEAD + TOKENS.token_of(host), (host, port))
 
     @rule(host=hosts, other=hosts)
     def forge(self, host: str, other: str) -> None:
         """Somebody sends a token that is another's, or none."""
+        self.budget.now = self.now
         before = self.budget.is_proven(host)
         self.receive(PROOF_HEAD + (TOKENS.token_of(other) if other != host else bytes(16)), (host, 1))
         assert self.budget.is_proven(host) == before

@@ -316,7 +316,8 @@ def server_counters_add_up(history: History) -> None:
         _equal("received", counted - stats.rejected["send_failed"], len(received))
         # Where an address is to be proven the answer is kept, and something else sent, or nothing.
         answered = stats.responses + stats.errors.total() - stats.errors[CODE_UNPROVEN_ADDRESS]
-        _between("sent", len(history.responses[life]) + stats.withheld, answered, answered + stats.repeated)
+        sent = len(history.responses[life]) + stats.withheld - stats.released
+        _between("sent", sent, answered, answered + stats.repeated)
         _equal("requests", stats.requests, answered - busy + len(responder))
         if not life.crashed:
             _equal("running", len(responder), 0)

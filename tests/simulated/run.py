@@ -188,4 +188,5 @@ def _look_back(world: World) -> None:
     for server in world.ledger.server_lives:
         occurred["repeated"] += server.protocol.stats.repeated
         occurred["withheld"] += server.protocol.stats.withheld
+        occurred["released"] += server.protocol.stats.released
     occurred["tampered"] += len(history.tampered)

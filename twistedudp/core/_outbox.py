@@ -3,12 +3,15 @@
 Theory of operation: where there is a :class:`ReplyBudget`, a response that is too much for an address that may be
 forged is kept in the response cache, and the error ``unproven_address`` sent in its place, or nothing where not even
 this is allowed. The client proves its address and repeats its request, to which the kept response then is the answer,
-as it is to any request that repeats: see :mod:`twistedudp.core._amplification`.
+as it is to any request that repeats: see :mod:`twistedudp.core._amplification`. A client that has asked for several
+things at once was told so for one of them; what was withheld of the others leaves when its proof has come, so that it
+need not find out by its timeouts.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
 
 from .._msgpack import peek_msgid_untrusted
 from ..messages import CODE_UNPROVEN_ADDRESS, TYPE_RESPONSE
@@ -20,7 +23,14 @@ if TYPE_CHECKING:
     from ._responder import IncomingRequest, ResponderStats
     from ._response_cache import ResponseCache
 
-__all__ = ["Outbox"]
+__all__ = ["MAX_WAITING", "MAX_WAITING_HOSTS", "Outbox"]
+
+MAX_WAITING: Final = 16
+"""Responses to one host that leave when its proof has come; four times the window that our clients begin with."""
+
+MAX_WAITING_HOSTS: Final = 4096
+"""Hosts of which it is known which responses wait, not the responses themselves: 8 MiB. The oldest makes room; who is
+forgotten has to ask again."""
 
 
 class Outbox:
@@ -37,7 +47,7 @@ class Outbox:
         datagrams: What is to be sent, in order, with its peers; the owner takes it.
     """
 
-    __slots__ = ("_cache", "_stats", "budget", "closing", "datagrams")
+    __slots__ = ("_cache", "_stats", "_waiting", "budget", "closing", "datagrams")
 
     def __init__(self, stats: ResponderStats, cache: ResponseCache, budget: ReplyBudget | None) -> None:
         self.budget = budget
@@ -45,6 +55,7 @@ class Outbox:
         self.datagrams: list[tuple[bytes, Address]] = []
         self._stats = stats
         self._cache = cache
+        self._waiting: OrderedDict[str, dict[tuple[Address, bytes], None]] = OrderedDict()
 
     def answer(self, incoming: IncomingRequest, payload: bytes) -> None:
         """Send the response to a request, or keep it; that of one that was not run is not kept."""
@@ -80,10 +91,22 @@ class Outbox:
             msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
             assert msgid is not None  # noqa: S101  # it is a response of ours
             self._stats.errors[CODE_UNPROVEN_ADDRESS] += 1
+            self._waiting.get(peer[0], {}).pop((peer, request), None)  # it will be repeated
             self.datagrams.append((unproven_error(msgid, budget.tokens.token_of(peer[0])), peer))
             return False
         self._stats.withheld += 1
+        self._wait(peer, request)
         return False
+
+    def _wait(self, peer: Address, request: bytes) -> None:
+        """Remember which request was not answered at all, until its host has proved its address."""
+        waiting = self._waiting.get(peer[0])
+        if waiting is None:
+            if len(self._waiting) >= MAX_WAITING_HOSTS:
+                self._waiting.popitem(last=False)
+            waiting = self._waiting[peer[0]] = {}
+        if len(waiting) < MAX_WAITING:
+            waiting[peer, request] = None
 
     def nothing_to_send(self, peer: Address, request: bytes) -> None:
         """Learn of a request that repeats while it is running: what it brings pays debts."""
@@ -91,10 +114,15 @@ class Outbox:
             self.budget.pay(peer[0], FACTOR * len(request))
 
     def prove_untrusted(self, token: object, peer: Address) -> None:
-        """Take a proof of any origin; it is counted, and never answered."""
+        """Take a proof of any origin; it is counted. A valid one lets go what was withheld; no other draws anything."""
         if self.budget is None:
             self._stats.rejected["unneeded_proof"] += 1
         elif self.budget.prove_untrusted(token, peer[0]):
             self._stats.proofs += 1
+            for asker, request in self._waiting.pop(peer[0], ()):
+                kept = self._cache.repeated(request, asker, self.budget.now)
+                if kept is not None and kept.response is not None:
+                    self._stats.released += 1
+                    self.datagrams.append((kept.response, asker))
         else:
             self._stats.rejected["bad_token"] += 1

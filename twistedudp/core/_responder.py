@@ -95,6 +95,7 @@ class ResponderStats:
             something else was kept.
         withheld: Times that not even ``unproven_address`` could be sent within the budget of an unproven address.
         proofs: Proofs of addresses that were valid.
+        released: Responses that were withheld at first and left when the proof came.
         repeated: Requests that had been let in before and did not run again: hits of the response cache.
         large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
@@ -105,8 +106,8 @@ class ResponderStats:
     """
 
     __slots__ = (
-        "errors", "large", "notifications", "probe_sessions_evicted", "proofs", "rejected", "repeated", "requests",
-        "responses", "withheld",
+        "errors", "large", "notifications", "probe_sessions_evicted", "proofs", "rejected", "released", "repeated",
+        "requests", "responses", "withheld",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -118,6 +119,7 @@ class ResponderStats:
         self.probe_sessions_evicted = 0
         self.withheld = 0
         self.proofs = 0
+        self.released = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
