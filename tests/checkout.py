@@ -26,10 +26,15 @@ def package_modules() -> dict[str, ast.Module]:
 
 def load_script(name: str) -> ModuleType:
     """Import a module of the scripts folder, which is no package and not on the path."""
-    full_name = f"twistedudp_scripts{name}"
-    spec = importlib.util.spec_from_file_location(full_name, SCRIPTS / f"{name}.py")
+    return load_module(f"scripts/{name}.py")
+
+
+def load_module(path: str) -> ModuleType:
+    """Import a module by its path below the checkout, for what is no package and not on the path."""
+    full_name = "twistedudp_" + path.removesuffix(".py").replace("/", "")
+    spec = importlib.util.spec_from_file_location(full_name, ROOT / path)
     if spec is None or spec.loader is None:
-        raise AssertionError(f"{name} cannot be loaded")
+        raise AssertionError(f"{path} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     # Where dataclasses look for it.
     sys.modules[full_name] = module

@@ -1,0 +1,56 @@
+"""Besiege servers: ``python -m tests.siege``, from the checkout's top; ``scripts/siege`` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tests.checkout import load_module
+from tests.integration.compiling import missing_compiler
+from tests.integration.netns import missing_for_namespaces
+from tests.siege.report import as_json, tables
+from tests.siege.siege import Siege, faults_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the arguments ask for, and return 0 if everything held, 1 if not, 2 if it cannot be run here."""
+    options = _options(arguments)
+    reason = missing_for_namespaces() or missing_compiler()
+    if reason:
+        sys.stderr.write(f"scripts/siege: {reason}\n")
+        return 2
+    with Siege(options.seed) as siege:
+        outcome = siege.run(options.seconds, options.scale)
+    faults = faults_of(outcome)
+    if options.json:
+        sys.stdout.write(json.dumps(as_json(outcome, faults), indent=2) + "\n")
+    else:
+        sys.stdout.write(tables(outcome) + "\n")
+    if options.markdown is not None:
+        report = load_module("benchmarks/_report.py")
+        machine = report.machine_text().replace("\n", ", ")
+        report.put_into(options.markdown, "siege", f"{machine}.\n\n{tables(outcome)}")
+    for fault in faults:
+        sys.stderr.write(f"scripts/siege: {fault}\n")
+    if not options.json:
+        sys.stdout.write("something gave way\n" if faults else "everything held\n")
+    return 1 if faults else 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/siege", description="Attack servers from all sides at once.")
+    parser.add_argument("--seconds", type=float, default=120.0, metavar="N", help="how long; default 120")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="multiply every attack's rate")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="what the attacks are made from; default 1")
+    parser.add_argument("--json", action="store_true", help="print all figures for a program")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables into a Markdown file")
+    options = parser.parse_args(arguments)
+    if not options.seconds > 0 or not options.scale > 0 or options.seed < 0:
+        parser.error("--seconds and --scale are positive, --seed is not negative")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

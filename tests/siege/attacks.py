@@ -1,0 +1,82 @@
+"""The attacks of a siege, each with its rate; the sum leaves half of two cores to the servers and their clients.
+
+Theory of operation: every attack has a network of sources of its own (of 10.0.0.0/8), by which nftables tells what it
+sent and what it was sent, outside of our code. Rates are datagrams per second, over the whole siege.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tests.siege import payloads
+from tests.siege.field import SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.siege.payloads import Payload
+
+__all__ = ["LARGE", "REFLECTOR_PORTS", "Attack", "all_attacks"]
+
+LARGE: Final = 4000
+"""Bytes of the response that amplifiers ask for, by requests of some 20."""
+
+REFLECTOR_PORTS: Final = (7, 13, 17, 19, 53, 69, 123, 161, 389, 520, 1900, 3702, 5353, 11211)
+"""Source ports of services that answer anything, which loops and reflections are made of."""
+
+_EVERYWHERE: Final = 1_000_000
+
+
+class Attack(NamedTuple):
+    """Datagrams with forged sources at one target."""
+
+    name: str
+    """As counters can be named."""
+    what: str
+    at: str
+    """The server's name: ``echo``, ``rpc`` or ``dtls``; or ``client``."""
+    rate: float
+    payloads: Sequence[Payload]
+    sources: str
+    count: int = _EVERYWHERE
+    source_ports: Sequence[int] = ()
+
+
+def all_attacks(ports: dict[str, int], seed: int) -> list[Attack]:
+    """Return the attacks on servers.
+
+    Args:
+        ports: The ports of the servers there are, by their names.
+        seed: What random bytes are made from.
+    """
+    once = [one for _ in range(3) for one in payloads.requests("count", 1, 2)]
+    mixed = [*once, *payloads.requests("add", 1, 2), *payloads.requests("no such method")]
+    large = payloads.requests("large", LARGE)
+    made = [
+        Attack("flood_echo", "spoof flood, echo", "echo", 3000, payloads.echoes(), "10.16.0.0/12"),
+        Attack("flood_rpc", "spoof flood, requests", "rpc", 3000, mixed, "10.32.0.0/12"),
+        Attack("amplify", "amplification, 100 prefixes", "rpc", 500, large, "10.1.0.0/16", 100),
+        Attack("amplify_wide", "amplification, 1,000,000 sources", "rpc", 300, large, "10.48.0.0/12"),
+        Attack("one_host", "flood by one host", "echo", 2000, payloads.echoes(8), "10.2.0.1/32", 1),
+        Attack("reflect_echo", "from reflectors' ports", "echo", 100, payloads.echoes(), "10.3.0.0/16", 1000, REFLECTOR_PORTS),
+        Attack("reflect_rpc", "from reflectors' ports, requests", "rpc", 100, mixed, "10.4.0.0/16", 1000, REFLECTOR_PORTS),
+        Attack("itself", "from the server's own address", "echo", 20, payloads.echoes(), f"{SERVER}/32", 1, (ports["echo"],)),
+        Attack("bombs", "MessagePack bombs", "rpc", 500, payloads.bombs(), "10.64.0.0/12"),
+        Attack("garbage_echo", "garbage, echo", "echo", 500, payloads.noise(seed), "10.80.0.0/12"),
+        Attack("garbage_rpc", "garbage, rpc", "rpc", 1000, payloads.noise(seed + 1), "10.96.0.0/12"),
+        Attack("proofs", "forged proofs of address", "rpc", 300, _forged_proofs(), "10.5.0.0/16", 1000),
+    ]  # fmt: skip
+    if "dtls" in ports:
+        junk = payloads.dtls_junk(seed + 2)
+        made.append(Attack("dtls_junk", "ClientHellos and DTLS junk", "dtls", 500, junk, "10.112.0.0/12"))
+    return made
+
+
+def _forged_proofs() -> list[Payload]:
+    """Return proofs of an address with random tokens, and ones of another form."""
+    head = b"\x93\x02\xa9rpc.prove\x91\xc4"
+    return [
+        payloads.Payload(head + b"\x10" + bytes(16), len(head) + 1, 16),
+        payloads.Payload(head + b"\x08" + bytes(8), len(head) + 1, 8),
+        payloads.Payload(b"\x93\x02\xa9rpc.prove\x91\xc0"),
+    ]

@@ -1,0 +1,126 @@
+"""What an attacker sends: bytes without meaning, bombs, requests, replies, and what looks like DTLS.
+
+Theory of operation: an attack takes its payloads in turn from a list; of each a part may be random every time, which
+``forge.c`` fills in, so that a few dozens stand for millions. All are made from a seed.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Payload", "as_file", "bombs", "dtls_junk", "echoes", "noise", "replies", "requests"]
+
+_HEAD: Final = struct.Struct("!HHH")
+_LARGEST: Final = 1400
+"""Bytes; a raw socket does not cut a packet into fragments."""
+_MSGID: Final = 0x11223344
+
+
+class Payload(NamedTuple):
+    """What a datagram carries."""
+
+    data: bytes
+    random_from: int = 0
+    """Where the part begins that is random each time."""
+    random_length: int = 0
+
+
+def as_file(payloads: Iterable[Payload]) -> bytes:
+    """Return payloads as ``forge.c`` reads them."""
+    return b"".join(_HEAD.pack(len(one.data), one.random_from, one.random_length) + one.data for one in payloads)
+
+
+def noise(seed: int, count: int = 64) -> list[Payload]:
+    """Return bytes without meaning: of any size, some all random, some that begin as a message does; one is empty."""
+    rng = random.Random(seed)  # noqa: S311  # to be repeatable
+    made = [Payload(b"")]
+    for _ in range(count - 1):
+        size = rng.choice((1, 2, 3, 12, 13, 64, 300, _LARGEST))
+        begin = rng.choice((b"", b"", b"\x94\x00", b"\x94\x01", b"\x93\x02", b"\x94\x00\xce"))[: size - 1]
+        made.append(Payload(begin + rng.randbytes(size - len(begin)), len(begin), min(256, size - len(begin))))
+    return made
+
+
+def bombs() -> list[Payload]:
+    """Return what makes careless decoders allocate or recurse: nested headers, claimed sizes, many empty containers."""
+    bodies = [
+        b"\xdc\xff\xff" * (_LARGEST // 3),
+        b"\xde\xff\xff\xa1k" * (_LARGEST // 5),
+        b"\xdd\xff\xff\xff\xff" * (_LARGEST // 5),
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x05",
+        b"\x91" * 1025,
+        b"\x81\xa1k" * 400,
+        b"\xdc" + struct.pack("!H", 1390) + b"\x80" * 1390,
+        b"\xdc" + struct.pack("!H", 1390) + b"\x90" * 1390,
+        b"\xc7\x0c\xff" + struct.pack("!Iq", 3_999_999_999, 2**62),
+        b"\x82\xa1k\x01\xa1k\x02",
+        b"\xc1",
+        b"\xa4\xff\xfe\xfd\xfc",
+    ]
+    # Alone, as the parameters of a request that is otherwise right, and as the result of a response.
+    call = b"\x94\x00" + msgpack.packb(_MSGID) + msgpack.packb("add")
+    made = [Payload(body[:_LARGEST]) for body in bodies]
+    made += [Payload((call + b"\x92" + body + b"\x01")[:_LARGEST], 3, 4) for body in bodies]
+    made += [Payload((b"\x94\x01" + msgpack.packb(_MSGID) + b"\xc0" + body)[:_LARGEST], 3, 4) for body in bodies]
+    return made
+
+
+def requests(method: str, *params: object) -> list[Payload]:
+    """Return a request that a server runs; its number is random each time."""
+    data = b"\x94\x00" + msgpack.packb(_MSGID) + msgpack.packb(method) + msgpack.packb(params)
+    return [Payload(data, 3, 4)]
+
+
+def replies(result: object = "forged") -> list[Payload]:
+    """Return responses with random numbers: a result, an error, and one that wants an address proven."""
+    head = b"\x94\x01" + msgpack.packb(_MSGID)
+    error = {"code": "unproven_address", "message": "prove it", "data": bytes(16)}
+    bodies = (
+        msgpack.packb(None) + msgpack.packb(result),
+        msgpack.packb({"code": "forged", "message": "forged"}) + msgpack.packb(None),
+        msgpack.packb(error) + msgpack.packb(None),
+    )
+    return [Payload(head + body, 3, 4) for body in bodies]
+
+
+def echoes(size: int = 32) -> list[Payload]:
+    """Return what an echo server sends back: random bytes, at least eight."""
+    return [Payload(bytes(size), 0, size)]
+
+
+def dtls_junk(seed: int, count: int = 64) -> list[Payload]:
+    """Return ClientHellos of DTLS 1.2, right but for their cookie, and ones that are cut, wrong or of another kind."""
+    rng = random.Random(seed)  # noqa: S311  # to be repeatable
+    made = []
+    for number in range(count):
+        hello, random_at = _client_hello(b"" if number % 2 else rng.randbytes(32))
+        if number % 4 == 2:
+            hello = hello[: rng.randrange(1, len(hello))]
+        elif number % 4 == 3:
+            at = rng.randrange(len(hello))
+            hello = hello[:at] + rng.randbytes(1) + hello[at + 1 :]
+        made.append(Payload(hello, random_at, 32) if random_at + 32 <= len(hello) else Payload(hello))
+    for kind in (20, 21, 23, 24, 25):  # ChangeCipherSpec, alert, data, heartbeat, connection id
+        made.append(Payload(struct.pack("!BHHIHH", kind, 0xFEFD, 1, 0, 7, 64) + rng.randbytes(64), 13, 64))
+    return made
+
+
+def _client_hello(cookie: bytes) -> tuple[bytes, int]:
+    """Return a ClientHello (RFC 6347 section 4.2.1) in its record, and where its random bytes begin."""
+    ciphers = struct.pack("!HHHH", 6, 0xC02B, 0xC02F, 0x00FF)
+    groups = struct.pack("!HHHHH", 10, 6, 4, 0x001D, 0x0017)
+    signatures = struct.pack("!HHHHH", 13, 6, 4, 0x0403, 0x0804)
+    extensions = groups + signatures
+    body = b"\xfe\xfd" + bytes(32) + b"\x00" + bytes([len(cookie)]) + cookie + ciphers + b"\x01\x00"
+    body += struct.pack("!H", len(extensions)) + extensions
+    handshake = b"\x01" + len(body).to_bytes(3, "big") + struct.pack("!H", 0) + bytes(3) + len(body).to_bytes(3, "big")
+    record = struct.pack("!BHHIHH", 22, 0xFEFF, 0, 0, 0, len(handshake) + len(body))
+    return record + handshake + body, len(record) + len(handshake) + 2

@@ -1,0 +1,75 @@
+"""What a siege tells: tables in Markdown, which a terminal shows as well."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.siege.siege import Outcome
+
+__all__ = ["as_json", "tables"]
+
+
+def tables(outcome: Outcome) -> str:
+    """Return the tables for the documentation."""
+    parts = [
+        f"{outcome.seconds:.0f} seconds, all of it at once. What attackers sent and were sent is counted by nftables.",
+        _table("attack | datagrams/s | sent | bytes in | answers | bytes out | out / in", _attacks(outcome)),
+        _table("honest clients | calls | answered | % | p50 ms | p99 ms | sent again", _clients(outcome)),
+        _table("server | resident MiB | growth MiB | processor s | log bytes | tracebacks", _servers(outcome)),
+        f"The servers' kernel handed over {outcome.kernel['InDatagrams']:,} datagrams and dropped "
+        f"{outcome.kernel['RcvbufErrors']:,} for want of room.",
+    ]
+    return "\n\n".join(parts)
+
+
+def as_json(outcome: Outcome, faults: list[str]) -> dict[str, Any]:
+    """Return everything as a program reads it."""
+    every = asdict(outcome)
+    every["attacks"] = [{"name": one.name, "what": one.what, "at": one.at, "rate": one.rate} for one in outcome.attacks]
+    every["passed"] = {name: passed._asdict() for name, passed in outcome.passed.items()}
+    every["servers"] = {
+        name: {key: value for key, value in server.items() if key != "log"} for name, server in outcome.servers.items()
+    }
+    return {**every, "faults": faults}
+
+
+def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [f"| {head} |", "|---" + "|---:" * head.count("|") + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _attacks(outcome: Outcome) -> Iterable[tuple[str, ...]]:
+    loops = {"own_loop": "one forged datagram between two echo servers of ours"}
+    loops["foreign_loop"] = "one forged datagram between ours and a plain echo server"
+    named = {one.name: f"{one.what}" for one in outcome.attacks} | loops
+    for name, what in named.items():
+        came, went, sent = outcome.passed[f"{name}_in"], outcome.passed[f"{name}_out"], outcome.sent[name]
+        rate = "once" if name in loops else f"{sent['sent'] / sent['seconds']:,.0f}"
+        ratio = f"{went.payload / came.payload:.2f}" if came.payload else "–"
+        yield (what, rate, f"{sent['sent']:,}", f"{came.payload:,}", f"{went.datagrams:,}", f"{went.payload:,}", ratio)
+    off_path = [figures for name, figures in outcome.sent.items() if name.startswith("off_path")]
+    sent_all = sum(figures["sent"] for figures in off_path)
+    rate = sum(figures["sent"] / figures["seconds"] for figures in off_path)
+    octets = sum(figures["bytes"] for figures in off_path)
+    yield ("replies from the server's address to clients' ports", f"{rate:,.0f}", f"{sent_all:,}", f"{octets:,}", "0", "0", "0.00")  # fmt: skip
+
+
+def _clients(outcome: Outcome) -> Iterable[tuple[str, ...]]:
+    for name, client in outcome.clients.items():
+        share = 100 * client["answered"] / max(client["calls"], 1)
+        yield (
+            *(name, f"{client['calls']:,}", f"{client['answered']:,}", f"{share:.2f}"),
+            *(f"{client['p50']:.1f}", f"{client['p99']:.1f}", f"{client['retransmitted']:,}"),
+        )
+
+
+def _servers(outcome: Outcome) -> Iterable[tuple[str, ...]]:
+    for name, server in outcome.servers.items():
+        yield (
+            *(name, f"{server['resident'] / 2**20:.1f}", f"{server['grown'] / 2**20:.1f}"),
+            *(f"{server['processor']:.1f}", f"{server['log_bytes']:,}", f"{server['tracebacks']}"),
+        )

@@ -1,0 +1,290 @@
+"""Everything at once: servers by ``twistd udpecho``, all attacks, honest clients, and what became of them.
+
+Theory of operation: the servers and their honest clients run a moment alone; from then on what the servers take is
+looked at. Then all attacks begin, each a process, and last as long as the clients call. What attackers sent and were
+sent is counted by nftables, what clients saw by themselves; at the end every server must answer once more.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, final
+
+from tests.integration.routed import ServerProcess
+from tests.integration.twistd import Directory, RunningTwistd
+from tests.siege import payloads
+from tests.siege.attacks import Attack, all_attacks
+from tests.siege.field import CLIENTS, NEIGHBOUR, SERVER, STRANGERS, Field, Passed, udp_ports
+from tests.siege.processes import Forgery, HonestClients, Watched
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ALLOWANCE", "METHODS", "TRUST", "Outcome", "Siege", "faults_of"]
+
+METHODS: Final = '''
+from twistedudp import RPCMethods, method
+
+class Besieged(RPCMethods):
+    """What is called in a siege."""
+
+    @method
+    def count(self, number: int, more: int) -> int:
+        """Must run once."""
+        return number + more
+
+    @method(idempotent=True)
+    def add(self, number: int, more: int) -> int:
+        """May run again."""
+        return number + more
+
+    @method(idempotent=True)
+    def large(self, size: int) -> str:
+        """Has what an amplifier wants."""
+        return "x" * size
+'''
+TRUST: Final = f"{CLIENTS}/32"
+
+ALLOWANCE: Final = 128
+"""Bytes of payload that a prefix which is not proven may be sent beyond three times what came from it."""
+FACTOR: Final = 3
+
+SUCCESS: Final = 0.99
+MOST_GROWTH: Final = 20 * 2**20
+MOST_LOG: Final = 1_000_000
+_CUT: Final = 10.0
+"""Seconds after which a loop with a foreign echo server is over."""
+
+
+@dataclass
+class Outcome:
+    """What became of it all; the names are those of attacks, clients and servers."""
+
+    seconds: float = 0.0
+    attacks: list[Attack] = field(default_factory=list)
+    sent: dict[str, dict[str, Any]] = field(default_factory=dict)
+    passed: dict[str, Passed] = field(default_factory=dict)
+    clients: dict[str, dict[str, Any]] = field(default_factory=dict)
+    servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kernel: dict[str, int] = field(default_factory=dict)
+    loops: dict[str, int] = field(default_factory=dict)
+
+
+@final
+class Siege:
+    """Servers, neighbours and clients on a field, ready; all ended at the end of the ``with`` block.
+
+    Args:
+        seed: What the attacks are made from.
+        options: Options of every server beside those that say where it listens and what it serves.
+    """
+
+    def __init__(self, seed: int = 1, options: tuple[str, ...] = ()) -> None:
+        self.seed = seed
+        with ExitStack() as undo:
+            self.field = undo.enter_context(Field())
+            directory = undo.enter_context(Directory())
+            directory.write("besieged.py", METHODS)
+            self._directory = directory
+            self._undo = undo
+            rpc = ("--protocol", "rpc", "--protocol-option", "class=besieged:Besieged")
+            self.servers = {
+                "echo": self.start(*options),
+                "rpc": self.start(*options, *rpc),
+            }
+            with self.field.neighbour.entered():
+                self._other = undo.enter_context(RunningTwistd("--interface", NEIGHBOUR))
+            self._foreign = ServerProcess(self.field.neighbour, NEIGHBOUR)
+            undo.callback(self._foreign.stop)
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def start(self, *options: str) -> RunningTwistd:
+        """Start a server on the field, for as long as it is there."""
+        with self.field.server.entered():
+            server = RunningTwistd("--interface", "0.0.0.0", *options, python_path=[self._directory.path])  # noqa: S104  # all of a namespace
+        return self._undo.enter_context(server)
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The servers' ports, by their names."""
+        return {name: server.address[1] for name, server in self.servers.items()}
+
+    def run(self, seconds: float, scale: float = 1.0) -> Outcome:
+        """Have all of it happen.
+
+        Args:
+            seconds: How long.
+            scale: What every attack's rate is multiplied with.
+        """
+        outcome = Outcome(seconds, all_attacks(self.ports, self.seed))
+        self._count(outcome.attacks)
+        with ExitStack() as undo:
+            clients = {name: undo.enter_context(one) for name, one in self._clients(seconds).items()}
+            for client in clients.values():
+                client.wait()
+            pids = {name: server.process.pid for name, server in self.servers.items()}
+            before = self.field.kernel()
+            with Watched(pids) as watched:
+                began = time.monotonic()
+                forgeries = {
+                    name: undo.enter_context(forgery) for name, forgery in self._begin(outcome, seconds, scale).items()
+                }
+                outcome.sent = {name: forgery.figures(seconds + 60) for name, forgery in forgeries.items()}
+                outcome.clients = {name: client.figures(seconds + 60) for name, client in clients.items()}
+                outcome.seconds = time.monotonic() - began
+            after = self.field.kernel()
+        outcome.kernel = {name: after[name] - before[name] for name in ("InDatagrams", "OutDatagrams", "RcvbufErrors")}
+        outcome.passed = self.field.counted()
+        outcome.loops = self._loops(began)
+        for name, server in self.servers.items():
+            outcome.servers[name] = self._look_at(name, server, watched)
+        return outcome
+
+    def _count(self, attacks: list[Attack]) -> None:
+        """Count what attacks and loops bring and are answered."""
+        ports = self.ports
+        aimed = [attack for attack in attacks if attack.at in ports]
+        coming = {f"{one.name}_in": f"ip saddr {one.sources} udp dport {ports[one.at]}" for one in aimed}
+        going = {f"{one.name}_out": f"ip daddr {one.sources} udp sport {ports[one.at]}" for one in aimed}
+        for name, port in (("own_loop", self._other.address[1]), ("foreign_loop", self._foreign.port)):
+            coming[f"{name}_in"] = f"ip saddr {NEIGHBOUR} udp sport {port} udp dport {ports['echo']}"
+            going[f"{name}_out"] = f"ip daddr {NEIGHBOUR} udp dport {port} udp sport {ports['echo']}"
+        self.field.count(coming, going)
+
+    def _clients(self, seconds: float) -> dict[str, HonestClients]:
+        """Return the honest clients, started."""
+        echo, rpc = ((SERVER, self.ports[name]) for name in ("echo", "rpc"))
+        clients, strangers = self.field.clients, self.field.strangers
+        return {
+            "trusted, methods that run once": HonestClients(clients, rpc, "rpc", rate=20, seconds=seconds),
+            "trusted, idempotent methods": HonestClients(clients, rpc, "idempotent", rate=20, seconds=seconds),
+            "trusted, large responses": HonestClients(clients, rpc, "large", rate=5, seconds=seconds),
+            "trusted, echo": HonestClients(clients, echo, "echo", rate=20, seconds=seconds),
+            "unknown, methods that run once": HonestClients(strangers, rpc, "rpc", rate=10, seconds=seconds),
+            "unknown, large responses": HonestClients(strangers, rpc, "large", rate=5, seconds=seconds),
+            "unknown, echo": HonestClients(strangers, echo, "echo", rate=10, seconds=seconds),
+        }
+
+    def _begin(self, outcome: Outcome, seconds: float, scale: float) -> dict[str, Forgery]:
+        """Begin all attacks, and two loops, by one datagram each."""
+        attacker, ports = self.field.attacker, self.ports
+        begun = {
+            one.name: Forgery(
+                attacker,
+                (SERVER, ports[one.at]),
+                one.payloads,
+                sources=one.sources,
+                count=one.count,
+                source_ports=one.source_ports,
+                rate=one.rate * scale,
+                seconds=seconds,
+                seed=self.seed,
+            )
+            for one in outcome.attacks
+        }
+        for name, host in (("clients", CLIENTS), ("strangers", STRANGERS)):
+            for port in udp_ports(getattr(self.field, name)):
+                # From the right address and port, at the right port of the client: only the number is guessed.
+                begun[f"off_path_{name}_{port}"] = Forgery(
+                    attacker,
+                    (host, port),
+                    payloads.replies(),
+                    sources=f"{SERVER}/32",
+                    count=1,
+                    source_ports=(ports["rpc"],),
+                    rate=200 * scale,
+                    seconds=seconds,
+                    seed=self.seed,
+                )
+        for name, port in (("own_loop", self._other.address[1]), ("foreign_loop", self._foreign.port)):
+            begun[name] = Forgery(
+                attacker,
+                (SERVER, ports["echo"]),
+                payloads.echoes(),
+                sources=f"{NEIGHBOUR}/32",
+                count=1,
+                source_ports=(port,),
+                seed=self.seed,
+            )
+        return begun
+
+    def _loops(self, began: float) -> dict[str, int]:
+        """Return how many datagrams the loops bring still, within a second after the time they may last."""
+        time.sleep(max(0.0, began + _CUT - time.monotonic()))
+        before = self.field.counted()
+        time.sleep(1.0)
+        after = self.field.counted()
+        return {
+            name: after[f"{name}_in"].datagrams - before[f"{name}_in"].datagrams
+            for name in ("own_loop", "foreign_loop")
+        }
+
+    def _look_at(self, name: str, server: RunningTwistd, watched: Watched) -> dict[str, Any]:
+        kind = "echo" if name == "echo" else "idempotent"
+        again: dict[str, Any] = {}
+        if server.process.poll() is None:
+            with HonestClients(self.field.clients, (SERVER, self.ports[name]), kind, rate=10, seconds=0.5) as last:
+                again = last.figures()
+        log = server.output + server.errors
+        return {
+            "lives": server.process.poll() is None and again.get("calls") == again.get("answered"),
+            "resident": watched.samples[name][0].resident,
+            "grown": watched.grown(name),
+            "processor": watched.processor(name),
+            "log_bytes": len(log.encode()),
+            "log_lines": log.count("\n"),
+            "tracebacks": len(re.findall(r"Traceback|Unhandled", log)),
+            "log": log,
+        }
+
+
+def faults_of(outcome: Outcome) -> list[str]:
+    """Return what did not hold, each in one line."""
+    faults = []
+    for name, server in outcome.servers.items():
+        if not server["lives"]:
+            faults.append(f"the server {name} does not answer any more")
+        if server["tracebacks"]:
+            faults.append(f"the server {name} logged {server['tracebacks']} tracebacks")
+        if server["log_bytes"] >= MOST_LOG:
+            faults.append(f"the server {name} logged {server['log_bytes']:,} bytes")
+        if server["grown"] >= MOST_GROWTH:
+            faults.append(f"the server {name} grew by {server['grown'] / 2**20:.1f} MiB")
+    for name, client in outcome.clients.items():
+        if client["wrong"]:
+            faults.append(f"{name}: {client['wrong']} forged replies were taken for true")
+        if name.startswith("trusted") and client["answered"] < SUCCESS * client["calls"]:
+            faults.append(f"{name}: {client['answered']:,} of {client['calls']:,} calls answered: {client['failed']}")
+    return faults + _amplified(outcome) + _looped(outcome)
+
+
+def _amplified(outcome: Outcome) -> list[str]:
+    """Say where more was sent than may be to sources that are not proven."""
+    faults = []
+    for attack in outcome.attacks:
+        came, went = outcome.passed[f"{attack.name}_in"], outcome.passed[f"{attack.name}_out"]
+        # Each prefix may be sent that much, and no more than sent anything can have been.
+        allowance = ALLOWANCE * min(attack.count, came.datagrams)
+        if attack.at == "rpc" and went.payload > FACTOR * came.payload + allowance:
+            faults.append(f"{attack.what}: {went.payload:,} bytes sent for {came.payload:,}")
+        if attack.at == "echo" and went.payload > came.payload:
+            faults.append(f"{attack.what}: {went.payload:,} bytes echoed for {came.payload:,}")
+        if attack.name in {"itself", "reflect_echo"} and went.datagrams:
+            faults.append(f"{attack.what}: {went.datagrams:,} datagrams were answered")
+    return faults
+
+
+def _looped(outcome: Outcome) -> list[str]:
+    faults = [f"the loop {name} still runs: {count:,} a second" for name, count in outcome.loops.items() if count]
+    if outcome.passed["own_loop_in"].datagrams > 100:
+        faults.append(f"two echo servers of ours exchanged {outcome.passed['own_loop_in'].datagrams:,} datagrams")
+    return faults
