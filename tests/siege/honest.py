@@ -17,7 +17,8 @@ import sys
 from collections import Counter
 from typing import Any
 
-from twisted.internet import defer, reactor as installed, task
+from twisted.internet import defer, task
+from twisted.internet import reactor as installed
 
 from twistedudp import UDPClientService
 
@@ -87,7 +88,10 @@ class Caller:
         """Return what is to be told."""
         times = sorted(self.times) or [0.0]
         return {
-            **{"calls": self.calls, "answered": self.answered, "wrong": self.wrong, "failed": dict(self.failed)},
+            "calls": self.calls,
+            "answered": self.answered,
+            "wrong": self.wrong,
+            "failed": dict(self.failed),
             "p50": times[len(times) // 2],
             "p99": times[len(times) * 99 // 100],
             "most": times[-1],

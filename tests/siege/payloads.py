@@ -10,7 +10,7 @@ import random
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgpack
+from twistedudp import _msgpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,29 +66,28 @@ def bombs() -> list[Payload]:
         b"\xa4\xff\xfe\xfd\xfc",
     ]
     # Alone, as the parameters of a request that is otherwise right, and as the result of a response.
-    call = b"\x94\x00" + msgpack.packb(_MSGID) + msgpack.packb("add")
+    call = _msgpack.encode_request(_MSGID, "add", ())[:-1]
+    response = _msgpack.encode_response(_MSGID, None, None)[:-1]
     made = [Payload(body[:_LARGEST]) for body in bodies]
     made += [Payload((call + b"\x92" + body + b"\x01")[:_LARGEST], 3, 4) for body in bodies]
-    made += [Payload((b"\x94\x01" + msgpack.packb(_MSGID) + b"\xc0" + body)[:_LARGEST], 3, 4) for body in bodies]
+    made += [Payload((response + body)[:_LARGEST], 3, 4) for body in bodies]
     return made
 
 
 def requests(method: str, *params: object) -> list[Payload]:
     """Return a request that a server runs; its number is random each time."""
-    data = b"\x94\x00" + msgpack.packb(_MSGID) + msgpack.packb(method) + msgpack.packb(params)
-    return [Payload(data, 3, 4)]
+    return [Payload(_msgpack.encode_request(_MSGID, method, params), 3, 4)]
 
 
 def replies(result: object = "forged") -> list[Payload]:
     """Return responses with random numbers: a result, an error, and one that wants an address proven."""
-    head = b"\x94\x01" + msgpack.packb(_MSGID)
-    error = {"code": "unproven_address", "message": "prove it", "data": bytes(16)}
-    bodies = (
-        msgpack.packb(None) + msgpack.packb(result),
-        msgpack.packb({"code": "forged", "message": "forged"}) + msgpack.packb(None),
-        msgpack.packb(error) + msgpack.packb(None),
+    wanted = {"code": "unproven_address", "message": "prove it", "data": bytes(16)}
+    made = (
+        _msgpack.encode_response(_MSGID, None, result),
+        _msgpack.encode_response(_MSGID, {"code": "forged", "message": "forged"}, None),
+        _msgpack.encode_response(_MSGID, wanted, None),
     )
-    return [Payload(head + body, 3, 4) for body in bodies]
+    return [Payload(data, 3, 4) for data in made]
 
 
 def echoes(size: int = 32) -> list[Payload]:
@@ -108,8 +107,9 @@ def dtls_junk(seed: int, count: int = 64) -> list[Payload]:
             at = rng.randrange(len(hello))
             hello = hello[:at] + rng.randbytes(1) + hello[at + 1 :]
         made.append(Payload(hello, random_at, 32) if random_at + 32 <= len(hello) else Payload(hello))
-    for kind in (20, 21, 23, 24, 25):  # ChangeCipherSpec, alert, data, heartbeat, connection id
-        made.append(Payload(struct.pack("!BHHIHH", kind, 0xFEFD, 1, 0, 7, 64) + rng.randbytes(64), 13, 64))
+    others = (20, 21, 23, 24, 25)  # ChangeCipherSpec, alert, data, heartbeat, connection id
+    heads = [struct.pack("!BHHIHH", kind, 0xFEFD, 1, 0, 7, 64) for kind in others]
+    made += [Payload(head + rng.randbytes(64), len(head), 64) for head in heads]
     return made
 
 

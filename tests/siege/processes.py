@@ -121,10 +121,11 @@ class HonestClients(_Program):
     Args:
         namespace: Where they are.
         target: The server.
-        kind: ``rpc``, ``idempotent`` or ``echo``.
+        kind: ``rpc``, ``idempotent``, ``large`` or ``echo``.
         rate: Calls per second.
         seconds: For how long.
         timeout: The seconds of each call.
+        clients: How many clients take turns.
     """
 
     def __init__(
@@ -138,10 +139,8 @@ class HonestClients(_Program):
         timeout: float = 2.0,
         clients: int = 1,
     ) -> None:
-        wanted = {
-            **{"host": target[0], "port": target[1], "kind": kind, "rate": rate},
-            **{"seconds": seconds, "timeout": timeout, "clients": clients},
-        }
+        wanted = {"host": target[0], "port": target[1], "kind": kind, "rate": rate, "seconds": seconds}
+        wanted |= {"timeout": timeout, "clients": clients}
         super().__init__(namespace, [sys.executable, str(PROGRAM), json.dumps(wanted)])
 
     def wait(self) -> None:

@@ -20,8 +20,7 @@ def tables(outcome: Outcome) -> str:
         _table("attack | datagrams/s | sent | bytes in | answers | bytes out | out / in", _attacks(outcome)),
         _table("honest clients | calls | answered | % | p50 ms | p99 ms | sent again", _clients(outcome)),
         _table("server | resident MiB | growth MiB | processor s | log bytes | tracebacks", _servers(outcome)),
-        f"The servers' kernel handed over {outcome.kernel['InDatagrams']:,} datagrams and dropped "
-        f"{outcome.kernel['RcvbufErrors']:,} for want of room.",
+        _kernel(outcome),
     ]
     return "\n\n".join(parts)
 
@@ -37,6 +36,11 @@ def as_json(outcome: Outcome, faults: list[str]) -> dict[str, Any]:
     return {**every, "faults": faults}
 
 
+def _kernel(outcome: Outcome) -> str:
+    read, dropped = outcome.kernel["InDatagrams"], outcome.kernel["RcvbufErrors"]
+    return f"The kernel handed the servers {read:,} datagrams and dropped {dropped:,} for want of room."
+
+
 def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
     lines = [f"| {head} |", "|---" + "|---:" * head.count("|") + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
@@ -49,13 +53,14 @@ def _attacks(outcome: Outcome) -> Iterable[tuple[str, ...]]:
     for name, what in named.items():
         came, went, sent = outcome.passed[f"{name}_in"], outcome.passed[f"{name}_out"], outcome.sent[name]
         rate = "once" if name in loops else f"{sent['sent'] / sent['seconds']:,.0f}"
-        ratio = f"{went.payload / came.payload:.2f}" if came.payload else "–"
+        ratio = f"{went.payload / came.payload:.2f}" if came.payload else ""
         yield (what, rate, f"{sent['sent']:,}", f"{came.payload:,}", f"{went.datagrams:,}", f"{went.payload:,}", ratio)
     off_path = [figures for name, figures in outcome.sent.items() if name.startswith("off_path")]
     sent_all = sum(figures["sent"] for figures in off_path)
     rate = sum(figures["sent"] / figures["seconds"] for figures in off_path)
     octets = sum(figures["bytes"] for figures in off_path)
-    yield ("replies from the server's address to clients' ports", f"{rate:,.0f}", f"{sent_all:,}", f"{octets:,}", "0", "0", "0.00")  # fmt: skip
+    what = "replies from the server's address to clients' ports"
+    yield (what, f"{rate:,.0f}", f"{sent_all:,}", f"{octets:,}", "", "", "")
 
 
 def _clients(outcome: Outcome) -> Iterable[tuple[str, ...]]:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, final
 from tests.integration.routed import ServerProcess
 from tests.integration.twistd import Directory, RunningTwistd
 from tests.siege import payloads
-from tests.siege.attacks import Attack, all_attacks
-from tests.siege.field import CLIENTS, NEIGHBOUR, SERVER, STRANGERS, Field, Passed, udp_ports
+from tests.siege.attacks import all_attacks
+from tests.siege.field import CLIENTS, NEIGHBOUR, SERVER, STRANGERS, Field, udp_ports
 from tests.siege.processes import Forgery, HonestClients, Watched
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from tests.siege.attacks import Attack
+    from tests.siege.field import Passed
 
 __all__ = ["ALLOWANCE", "METHODS", "TRUST", "Outcome", "Siege", "faults_of"]
 
@@ -183,7 +186,7 @@ class Siege:
                 (SERVER, ports[one.at]),
                 one.payloads,
                 sources=one.sources,
-                count=one.count,
+                count=one.hosts,
                 source_ports=one.source_ports,
                 rate=one.rate * scale,
                 seconds=seconds,
@@ -273,7 +276,7 @@ def _amplified(outcome: Outcome) -> list[str]:
     for attack in outcome.attacks:
         came, went = outcome.passed[f"{attack.name}_in"], outcome.passed[f"{attack.name}_out"]
         # Each prefix may be sent that much, and no more than sent anything can have been.
-        allowance = ALLOWANCE * min(attack.count, came.datagrams)
+        allowance = ALLOWANCE * min(attack.hosts, came.datagrams)
         if attack.at == "rpc" and went.payload > FACTOR * came.payload + allowance:
             faults.append(f"{attack.what}: {went.payload:,} bytes sent for {came.payload:,}")
         if attack.at == "echo" and went.payload > came.payload:
