@@ -87,16 +87,35 @@ class Outbox:
             if budget.may_refuse(peer[0], len(request), len(payload)):
                 self.datagrams.append((payload, peer))
                 return True
-        elif budget.may_refuse(peer[0], len(request)):
+            self._stats.withheld += 1
+            self._wait(peer, request)
+        else:
             msgid = peek_msgid_untrusted(payload, TYPE_RESPONSE)
             assert msgid is not None  # noqa: S101  # it is a response of ours
+            self.ask_for_proof(msgid, peer, request)
+        return False
+
+    def is_stranger(self, peer: Address) -> bool:
+        """Tell whether an address may have been forged."""
+        return self.budget is not None and not self.budget.is_proven(peer[0])
+
+    def ask_for_proof(self, msgid: int, peer: Address, request: bytes) -> None:
+        """Answer a stranger's request with the error that tells how to prove the address, if it may be sent so much.
+
+        Args:
+            msgid: The request's number.
+            peer: Who sent it.
+            request: The datagram.
+        """
+        budget = self.budget
+        assert budget is not None  # noqa: S101  # else there are no strangers
+        if budget.may_refuse(peer[0], len(request)):
             self._stats.errors[CODE_UNPROVEN_ADDRESS] += 1
             self._waiting.get(peer[0], {}).pop((peer, request), None)  # it will be repeated
             self.datagrams.append((unproven_error(msgid, budget.tokens.token_of(peer[0])), peer))
-            return False
-        self._stats.withheld += 1
-        self._wait(peer, request)
-        return False
+        else:
+            self._stats.withheld += 1
+            self._wait(peer, request)
 
     def _wait(self, peer: Address, request: bytes) -> None:
         """Remember which request was not answered at all, until its host has proved its address."""

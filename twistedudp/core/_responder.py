@@ -212,7 +212,11 @@ class Responder:
             self.stats.notifications += 1
         else:
             if incoming.method not in self._idempotent:
-                incoming.cached = self._cache.admit(payload, incoming.peer, now)
+                strange = self._outbox.is_stranger(incoming.peer)
+                incoming.cached = self._cache.admit(payload, incoming.peer, now, strange=strange)
+                if incoming.cached is None and strange:  # proven, it has more room than forgers have
+                    self._outbox.ask_for_proof(incoming.msgid, incoming.peer, payload)
+                    return
                 if incoming.cached is None:
                     self._refuse(incoming, "no more responses can be kept for requests that repeat; ask again later")
                     return

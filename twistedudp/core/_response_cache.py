@@ -7,6 +7,9 @@ goes on, whose response will answer it too. An entry is kept until nobody has as
 several times what lies between two tries of a client. It is never given up sooner: where the cache is full, a new
 request is not let in, rather than run without this protection.
 
+Whoever forges addresses could fill it, and have everybody else refused. So strangers, whose addresses may be forged,
+have one part in :data:`STRANGERS_SHARE` of it between them. Who has proved its address has all of it.
+
 The table is in the order of the last sights, and expiry looks at its front only. It is an ``OrderedDict``, since a dict
 whose front entries were removed is searched from its very beginning each time.
 """
@@ -15,14 +18,18 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 if TYPE_CHECKING:
     from ..address import Address
 
-__all__ = ["CachedResponse", "ResponseCache"]
+__all__ = ["STRANGERS_SHARE", "CachedResponse", "ResponseCache"]
+
+STRANGERS_SHARE: Final = 16
+"""What is kept for strangers is at most one part in so many: by default 16,384 requests, and 4 MiB, in all some 15 MiB of
+memory under any flood; 546 calls a second for clients that cannot prove their address."""
 
 
 class CachedResponse(msgspec.Struct, eq=False, gc=False):
@@ -35,11 +42,13 @@ class CachedResponse(msgspec.Struct, eq=False, gc=False):
         key: The peer and the request's bytes.
         seen: When it last arrived, in seconds.
         response: The response's bytes; ``None`` while the request is running.
+        strange: Whether the peer's address may have been forged.
     """
 
     key: tuple[Address, bytes]
     seen: float
     response: bytes | None = None
+    strange: bool = False
 
 
 class ResponseCache:
@@ -53,10 +62,13 @@ class ResponseCache:
 
     Attributes:
         size: Bytes of the requests and responses that are kept.
+        strange_size: Bytes of those that are strangers'.
     """
 
     def __init__(self, *, max_entries: int, max_size: int, max_age: float) -> None:
         self.size = 0
+        self.strange_size = 0
+        self._strange_entries = 0
         self._max_entries = max_entries
         self._max_size = max_size
         self._max_age = max_age
@@ -78,35 +90,54 @@ class ResponseCache:
         entry.seen = now
         return entry
 
-    def admit(self, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
-        """Make an entry for a request that is to be run, or return ``None`` where there is no room for it."""
+    def admit(self, payload: bytes, peer: Address, now: float, *, strange: bool = False) -> CachedResponse | None:
+        """Make an entry for a request that is to be run, or return ``None`` where there is no room for it.
+
+        Args:
+            payload: The request.
+            peer: Who sent it.
+            now: The time.
+            strange: Whether the peer's address may have been forged.
+        """
         if now > self._quiet_until:
             self._expire(now)
         if len(self._entries) >= self._max_entries or self.size >= self._max_size:
             return None
-        entry = CachedResponse((peer, payload), now)
-        self._entries[entry.key] = entry
-        self.size += len(payload)
-        return entry
+        if strange and self._strangers_full():
+            return None
+        return self._add(payload, peer, now, strange=strange)
 
     def store(self, entry: CachedResponse, response: bytes) -> None:
         """Keep the response of a request that has run."""
         entry.response = response
         self.size += len(response)
+        if entry.strange:
+            self.strange_size += len(response)
 
     def keep(self, payload: bytes, peer: Address, response: bytes, now: float) -> None:
-        """Keep the response of a request that may run twice, so that it need not, unless half of the room is taken.
+        """Keep the response of a stranger's request that may run twice, so that it need not.
 
-        The other half is for those that must not: they are refused where there is no room.
+        That is done while half of the strangers' room is free. The other half is for requests that must not run twice.
         """
         if now > self._quiet_until:
             self._expire(now)
-        is_free = 2 * len(self._entries) < self._max_entries and 2 * (self.size + len(response)) < self._max_size
+        is_free = not self._strangers_full(2, len(response)) and 2 * len(self._entries) < self._max_entries
         if is_free and (peer, payload) not in self._entries:
-            entry = CachedResponse((peer, payload), now)
-            self._entries[entry.key] = entry
-            self.size += len(payload)
-            self.store(entry, response)
+            self.store(self._add(payload, peer, now, strange=True), response)
+
+    def _strangers_full(self, part: int = 1, more: int = 0) -> bool:
+        """Tell whether strangers have their share, or one part of it, with so many more bytes."""
+        share = STRANGERS_SHARE * part
+        return share * self._strange_entries >= self._max_entries or share * (self.strange_size + more) >= self._max_size
+
+    def _add(self, payload: bytes, peer: Address, now: float, *, strange: bool) -> CachedResponse:
+        entry = CachedResponse((peer, payload), now, None, strange)
+        self._entries[entry.key] = entry
+        self.size += len(payload)
+        if strange:
+            self._strange_entries += 1
+            self.strange_size += len(payload)
+        return entry
 
     def _expire(self, now: float) -> None:
         oldest = now - self._max_age
@@ -123,4 +154,8 @@ class ResponseCache:
 
     def _remove(self, entry: CachedResponse) -> None:
         del self._entries[entry.key]
-        self.size -= len(entry.key[1]) + len(entry.response or b"")
+        size = len(entry.key[1]) + len(entry.response or b"")
+        self.size -= size
+        if entry.strange:
+            self._strange_entries -= 1
+            self.strange_size -= size
