@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from tests.checkout import load_module
 from tests.integration.compiling import missing_compiler
 from tests.integration.netns import missing_for_namespaces
+from tests.siege.processes import before_others, lead_session
 from tests.siege.report import as_json, tables
 from tests.siege.siege import Siege, faults_of
 
@@ -21,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     if reason:
         sys.stderr.write(f"scripts/siege: {reason}\n")
         return 2
-    with Siege(options.seed) as siege:
+    if os.getpid() != os.getsid(0):
+        lead_session()
+    with before_others(), Siege(options.seed) as siege:
         outcome = siege.run(options.seconds, options.scale)
     faults = faults_of(outcome)
     if options.json:

@@ -85,7 +85,7 @@ class Siege:
         options: Options of every server beside those that say where it listens and what it serves.
     """
 
-    def __init__(self, seed: int = 1, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, seed: int = 1, options: tuple[str, ...] = ("--trust", TRUST)) -> None:
         self.seed = seed
         with ExitStack() as undo:
             self.field = undo.enter_context(Field())
