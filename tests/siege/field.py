@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import struct
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.integration.netns import NetworkNamespace
 
-__all__ = ["CLIENTS", "HEADERS", "NEIGHBOUR", "SERVER", "SERVER6", "STRANGERS", "Field", "Passed"]
+__all__ = ["CLIENTS", "HEADERS", "NEIGHBOUR", "SERVER", "SERVER6", "STRANGERS", "Datagram", "Field", "Passed", "Traffic", "udp_ports"]
 
 SERVER: Final = Bridge.address(0)
 CLIENTS: Final = Bridge.address(2)
@@ -38,6 +40,10 @@ SERVER6: Final = "fd00:1::1"
 HEADERS: Final = 28
 """Bytes of the headers of IPv4 and UDP, without options."""
 
+_SO_RCVBUFFORCE: Final = 33
+_PACKET_OUTGOING: Final = 4
+_ETH_P_ALL: Final = 3
+_IPV4, _IPV6 = 0x0800, 0x86DD
 _ATTACKER: Final = 1
 _HOSTS: Final = 5
 
@@ -118,3 +124,62 @@ def udp_ports(namespace: NetworkNamespace) -> list[int]:
     with namespace.entered():
         lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
     return sorted({int(line.split()[1].partition(":")[2], 16) for line in lines})
+
+
+class Datagram(NamedTuple):
+    """What passed the server's card."""
+
+    coming: bool
+    """Whether it came in; otherwise it went out."""
+    peer: str
+    """The host at the other end, or what is said to be it."""
+    port: int
+    """That host's port."""
+    payload: bytes
+
+
+@final
+class Traffic:
+    """What passes the server's card from now on, as the kernel copies it to a packet socket (packet(7)).
+
+    Args:
+        field: Where.
+        port: The server's port; no other traffic is looked at.
+    """
+
+    def __init__(self, field: Field, port: int) -> None:
+        self._port = port
+        with field.server.entered():
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64_000_000)
+            self._socket.bind(("veth0", _ETH_P_ALL))
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._socket.close()
+
+    def take(self) -> list[Datagram]:
+        """Return the datagrams since this was last called."""
+        found = []
+        while True:
+            try:
+                data, (_, protocol, kind, *_) = self._socket.recvfrom(65536)
+            except BlockingIOError:
+                return found
+            seen = self._parsed(data, protocol, coming=kind != _PACKET_OUTGOING)
+            if seen is not None:
+                found.append(seen)
+
+    def _parsed(self, data: bytes, protocol: int, *, coming: bool) -> Datagram | None:
+        if protocol == _IPV4 and data[9] == socket.IPPROTO_UDP:
+            start, family, source, destination = (data[0] & 15) * 4, socket.AF_INET, data[12:16], data[16:20]
+        elif protocol == _IPV6 and data[6] == socket.IPPROTO_UDP:
+            start, family, source, destination = 40, socket.AF_INET6, data[8:24], data[24:40]
+        else:
+            return None
+        ports = struct.unpack("!HH", data[start : start + 4])
+        if ports[coming] != self._port:
+            return None
+        peer = socket.inet_ntop(family, source if coming else destination)
+        return Datagram(coming, peer, ports[not coming], data[start + 8 :])

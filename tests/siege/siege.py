@@ -26,13 +26,22 @@ if TYPE_CHECKING:
     from tests.siege.attacks import Attack
     from tests.siege.field import Passed
 
-__all__ = ["ALLOWANCE", "METHODS", "TRUST", "Outcome", "Siege", "faults_of"]
+__all__ = ["ALLOWANCE", "FACTOR", "METHODS", "TRUST", "Outcome", "Siege", "faults_of"]
 
 METHODS: Final = '''
 from twistedudp import RPCMethods, method
 
 class Besieged(RPCMethods):
     """What is called in a siege."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    @method
+    def tally(self, size: int, ignored: str) -> list:
+        """Tell how often this has run, in a response of some size."""
+        self.runs += 1
+        return [self.runs, "x" * size]
 
     @method
     def count(self, number: int, more: int) -> int:
