@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from twistedudp.errors import ErrorReplyReceived
 from twistedudp.messages import CODE_UNPROVEN_ADDRESS, Response
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
     from tests.siege.field import Datagram
@@ -74,7 +74,9 @@ class PrefixTests(SiegeTestCase):
                 told.add(prefix)
         self.assertEqual(len(came), PREFIXES)
         self.assertEqual(told, set(came))
-        too_much = {prefix: (came[prefix], went[prefix]) for prefix in came if went[prefix] > self.allowed(came[prefix])}
+        too_much = {
+            prefix: (came[prefix], went[prefix]) for prefix in came if went[prefix] > self.allowed(came[prefix])
+        }
         self.assertEqual(too_much, {})
 
     @staticmethod

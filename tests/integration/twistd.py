@@ -133,6 +133,7 @@ class RunningTwistd:
         twistd_options: The options of ``twistd`` itself, beside ``-n`` and an empty pid file.
         command: Another command than ``udpecho`` with its options; then ``started`` must be given.
         started: What a line of the log says when the server is ready.
+        apart: Whether it shall lead a session of its own, which the scheduler can be told to favour.
 
     Attributes:
         address: The numeric host and the port that it says it listens on.
@@ -148,6 +149,7 @@ class RunningTwistd:
         twistd_options: Iterable[str] = (),
         command: Iterable[str] = ("udpecho", "--port", "0"),
         started: re.Pattern[str] = _STARTED,
+        apart: bool = False,
     ) -> None:
         self._directory = Directory()
         self._lines = threading.Condition()
@@ -162,6 +164,7 @@ class RunningTwistd:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=apart,
         )
         self._readers = [
             threading.Thread(target=self._collect, args=(stream, lines), daemon=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 from tests.checkout import load_module
 from tests.integration.compiling import missing_compiler
 from tests.integration.netns import missing_for_namespaces
-from tests.siege.processes import before_others, lead_session
-from tests.siege.report import as_json, tables
-from tests.siege.siege import Siege, faults_of
+from tests.siege.flood import DENIED, capacity_of, search
+from tests.siege.report import as_json, floods, tables
+from tests.siege.siege import TRUST, Siege, faults_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,19 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
     if reason:
         sys.stderr.write(f"scripts/siege: {reason}\n")
         return 2
-    if os.getpid() != os.getsid(0):
-        lead_session()
-    with before_others(), Siege(options.seed) as siege:
+    if options.search:
+        return _search(options)
+    with Siege(options.seed) as siege:
         outcome = siege.run(options.seconds, options.scale)
     faults = faults_of(outcome)
     if options.json:
         sys.stdout.write(json.dumps(as_json(outcome, faults), indent=2) + "\n")
     else:
         sys.stdout.write(tables(outcome) + "\n")
-    if options.markdown is not None:
-        report = load_module("benchmarks/_report.py")
-        machine = report.machine_text().replace("\n", ", ")
-        report.put_into(options.markdown, "siege", f"{machine}.\n\n{tables(outcome)}")
+    _write(options.markdown, "siege", tables(outcome))
     for fault in faults:
         sys.stderr.write(f"scripts/siege: {fault}\n")
     if not options.json:
@@ -43,14 +39,39 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if faults else 0
 
 
+def _search(options: argparse.Namespace) -> int:
+    """Look for the rates that honest clients do not stand, and print them."""
+    parts = []
+    with Siege(options.seed, ("--trust", TRUST, "--deny", DENIED)) as siege:
+        for kind, server in siege.servers.items():
+            capacity = capacity_of(siege.field, server)
+            found = search(siege.field, server, capacity, kind, options.seconds)
+            parts.append(floods(kind, capacity, found))
+    text = "\n\n".join(parts)
+    sys.stdout.write(text + "\n")
+    _write(options.markdown, "siege search", text)
+    return 0
+
+
+def _write(path: Path | None, place: str, text: str) -> None:
+    """Put text into a Markdown file, with what it was measured on."""
+    if path is not None:
+        report = load_module("benchmarks/_report.py")
+        machine = report.machine_text().replace("\n", ", ")
+        report.put_into(path, place, f"{machine}.\n\n{text}")
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/siege", description="Attack servers from all sides at once.")
-    parser.add_argument("--seconds", type=float, default=120.0, metavar="N", help="how long; default 120")
+    parser.add_argument("--seconds", type=float, metavar="N", help="how long; default 120, with --search 5 for each")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="multiply every attack's rate")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="what the attacks are made from; default 1")
+    parser.add_argument("--search", action="store_true", help="find the rate that honest clients do not stand, only")
     parser.add_argument("--json", action="store_true", help="print all figures for a program")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables into a Markdown file")
     options = parser.parse_args(arguments)
+    if options.seconds is None:
+        options.seconds = 5.0 if options.search else 120.0
     if not options.seconds > 0 or not options.scale > 0 or options.seed < 0:
         parser.error("--seconds and --scale are positive, --seed is not negative")
     return options

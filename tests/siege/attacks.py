@@ -52,32 +52,22 @@ def all_attacks(ports: dict[str, int], seed: int) -> list[Attack]:
     once = [one for _ in range(3) for one in payloads.requests("count", 1, 2)]
     mixed = [*once, *payloads.requests("add", 1, 2), *payloads.requests("no such method")]
     large = payloads.requests("large", LARGE)
-    own, reflectors = f"{SERVER}/32", REFLECTOR_PORTS
+    own, reflectors, echoes = f"{SERVER}/32", REFLECTOR_PORTS, payloads.echoes()
     made = [
-        Attack("flood_echo", "spoof flood, echo", "echo", 3000, payloads.echoes(), "10.16.0.0/12"),
+        Attack("flood_echo", "spoof flood, echo", "echo", 3000, echoes, "10.16.0.0/12"),
         Attack("flood_rpc", "spoof flood, requests", "rpc", 3000, mixed, "10.32.0.0/12"),
         Attack("amplify", "amplification, 100 prefixes", "rpc", 500, large, "10.1.0.0/16", 100),
         Attack("amplify_wide", "amplification, 1,000,000 sources", "rpc", 300, large, "10.48.0.0/12"),
         Attack("one_host", "flood by one host", "echo", 2000, payloads.echoes(8), "10.2.0.1/32", 1),
-        Attack("reflect_echo", "reflectors' ports, echo", "echo", 100, payloads.echoes(), "10.3.0.0/16", 1000, reflectors),
-        Attack("reflect_rpc", "reflectors' ports, requests", "rpc", 100, mixed, "10.4.0.0/16", 1000, reflectors),
-        Attack("itself", "from the server's own address", "echo", 20, payloads.echoes(), own, 1, (ports["echo"],)),
+        Attack("reflect_echo", "reflectors' ports, echo", "echo", 100, echoes, "10.3.0.0/16", 1000, reflectors),
+        Attack("reflect_rpc", "reflectors' ports, rpc", "rpc", 100, mixed, "10.4.0.0/16", 1000, reflectors),
+        Attack("itself", "from the server's own address", "echo", 20, echoes, own, 1, (ports["echo"],)),
         Attack("bombs", "MessagePack bombs", "rpc", 500, payloads.bombs(), "10.64.0.0/12"),
         Attack("garbage_echo", "garbage, echo", "echo", 500, payloads.noise(seed), "10.80.0.0/12"),
         Attack("garbage_rpc", "garbage, rpc", "rpc", 1000, payloads.noise(seed + 1), "10.96.0.0/12"),
-        Attack("proofs", "forged proofs of address", "rpc", 300, _forged_proofs(), "10.5.0.0/16", 1000),
+        Attack("proofs", "forged proofs of address", "rpc", 300, payloads.proofs(), "10.5.0.0/16", 1000),
     ]  # fmt: skip
     if "dtls" in ports:
         junk = payloads.dtls_junk(seed + 2)
         made.append(Attack("dtls_junk", "ClientHellos and DTLS junk", "dtls", 500, junk, "10.112.0.0/12"))
     return made
-
-
-def _forged_proofs() -> list[Payload]:
-    """Return proofs of an address with random tokens, and ones of another form."""
-    head = b"\x93\x02\xa9rpc.prove\x91\xc4"
-    return [
-        payloads.Payload(head + b"\x10" + bytes(16), len(head) + 1, 16),
-        payloads.Payload(head + b"\x08" + bytes(8), len(head) + 1, 8),
-        payloads.Payload(b"\x93\x02\xa9rpc.prove\x91\xc0"),
-    ]

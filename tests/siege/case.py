@@ -16,7 +16,7 @@ from tests.integration.netns import missing_for_namespaces
 from tests.integration.sockets import PATIENCE
 from tests.integration.twistd import Directory, RunningTwistd
 from tests.siege.field import SERVER, Field
-from tests.siege.processes import Forgery, before_others
+from tests.siege.processes import Forgery, favour
 from tests.siege.siege import METHODS
 from twistedudp import _msgpack
 
@@ -47,7 +47,6 @@ class SiegeTestCase(SynchronousTestCase):
         """Make the field."""
         if reason := missing_for_namespaces() or missing_compiler():
             raise SkipTest(reason)
-        self.enter(before_others())
         self.field = self.enter(Field())
         self.directory = self.enter(Directory())
         self.directory.write("besieged.py", METHODS)
@@ -60,10 +59,11 @@ class SiegeTestCase(SynchronousTestCase):
         return made
 
     def serve(self, *options: str, interface: str = "0.0.0.0") -> int:  # noqa: S104  # all of a namespace
-        """Start a server for the rest of the test, whose log must stay small and without tracebacks; return its port."""
+        """Start a server for the rest of the test and return its port; its log must stay small, without tracebacks."""
         with self.field.server.entered():
-            server = RunningTwistd("--interface", interface, *options, python_path=[self.directory.path])
+            server = RunningTwistd("--interface", interface, *options, python_path=[self.directory.path], apart=True)
         self.enter(server)
+        favour(server.process.pid)
         self.servers.append(server)
         self.addCleanup(self.check_log, server)
         return server.address[1]
@@ -93,4 +93,7 @@ class SiegeTestCase(SynchronousTestCase):
         """Wait until an rpc server has dealt with all that was sent to it before."""
         asking = self.socket_in(self.field.strangers, socket.AF_INET6 if ":" in server else socket.AF_INET)
         asking.sendto(_msgpack.encode_request(1, "add", [1, 2]), (server, port))
-        self.assertEqual(_msgpack.decode_untrusted(asking.recv(2000)), _msgpack.decode_untrusted(_msgpack.encode_response(1, None, 3)))
+        self.assertEqual(
+            _msgpack.decode_untrusted(asking.recv(2000)),
+            _msgpack.decode_untrusted(_msgpack.encode_response(1, None, 3)),
+        )

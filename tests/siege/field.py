@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
     from tests.integration.netns import NetworkNamespace
 
-__all__ = ["CLIENTS", "HEADERS", "NEIGHBOUR", "SERVER", "SERVER6", "STRANGERS", "Datagram", "Field", "Passed", "Traffic", "udp_ports"]
+__all__ = [
+    "CLIENTS",
+    "HEADERS",
+    "NEIGHBOUR",
+    "SERVER",
+    "SERVER6",
+    "STRANGERS",
+    "Datagram",
+    "Field",
+    "Passed",
+    "Traffic",
+    "udp_ports",
+]
 
 SERVER: Final = Bridge.address(0)
 CLIENTS: Final = Bridge.address(2)
@@ -161,7 +173,7 @@ class Traffic:
 
     def take(self) -> list[Datagram]:
         """Return the datagrams since this was last called."""
-        found = []
+        found: list[Datagram] = []
         while True:
             try:
                 data, (_, protocol, kind, *_) = self._socket.recvfrom(65536)

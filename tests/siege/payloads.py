@@ -15,7 +15,7 @@ from twistedudp import _msgpack
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Payload", "as_file", "bombs", "dtls_junk", "echoes", "noise", "replies", "requests"]
+__all__ = ["Payload", "as_file", "bombs", "dtls_junk", "echoes", "noise", "proofs", "replies", "requests"]
 
 _HEAD: Final = struct.Struct("!HHH")
 _LARGEST: Final = 1400
@@ -88,6 +88,16 @@ def replies(result: object = "forged") -> list[Payload]:
         _msgpack.encode_response(_MSGID, wanted, None),
     )
     return [Payload(data, 3, 4) for data in made]
+
+
+def proofs() -> list[Payload]:
+    """Return proofs of an address with random tokens, and ones of another form."""
+    head = b"\x93\x02\xa9rpc.prove\x91\xc4"
+    return [
+        Payload(head + b"\x10" + bytes(16), len(head) + 1, 16),
+        Payload(head + b"\x08" + bytes(8), len(head) + 1, 8),
+        Payload(b"\x93\x02\xa9rpc.prove\x91\xc0"),
+    ]
 
 
 def echoes(size: int = 32) -> list[Payload]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
@@ -21,14 +21,14 @@ from tests.integration.twistd import environment
 from tests.siege.payloads import as_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Self
 
     from tests.integration.netns import NetworkNamespace
     from tests.siege.payloads import Payload
 
-__all__ = ["Forgery", "HonestClients", "Usage", "Watched", "before_others", "lead_session", "usage_of"]
+__all__ = ["Forgery", "HonestClients", "Usage", "Watched", "favour", "usage_of"]
 
 PROGRAM: Final = Path(__file__).with_name("honest.py")
 _PATIENCE: Final = 60.0
@@ -36,28 +36,15 @@ _FAVOURED: Final = -10
 """The nice value of what takes part in a siege."""
 
 
-@contextmanager
-def before_others() -> Iterator[None]:
-    """Let what is started meanwhile have processors before other programs, such as other tests.
+def favour(pid: int) -> None:
+    """Let a process that leads a session have processors before other programs, such as other tests.
 
-    A siege is about a server on processors of its own; what else a machine is busy with is no attack.
+    A siege is about a server on processors of its own; what else a machine is busy with is no attack. The kernel
+    divides processors among sessions first (sched(7), "The autogroup feature"), if it is so configured.
     """
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, _FAVOURED)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, usual)
-
-
-def lead_session() -> None:
-    """Make this process and what it starts a group that the scheduler favours as a whole (sched(7), autogroup).
-
-    The kernel divides processors among sessions first, and a shell's session may have to share them with many.
-    """
-    os.setsid()
-    with suppress(OSError):  # a kernel without such groups
-        Path("/proc/self/autogroup").write_text(str(_FAVOURED), encoding="ascii")
+    os.setpriority(os.PRIO_PROCESS, pid, _FAVOURED)
+    with suppress(OSError):  # it is not, or the process has ended
+        Path(f"/proc/{pid}/autogroup").write_text(str(_FAVOURED), encoding="ascii")
 
 
 class _Program:
@@ -72,7 +59,9 @@ class _Program:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
+        favour(self.process.pid)
 
     def figures(self, patience: float = _PATIENCE) -> dict[str, Any]:
         """Wait for the end and return the figures.

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tests.siege.flood import Flooded
     from tests.siege.siege import Outcome
 
-__all__ = ["as_json", "tables"]
+__all__ = ["as_json", "floods", "tables"]
 
 
 def tables(outcome: Outcome) -> str:
@@ -34,6 +35,20 @@ def as_json(outcome: Outcome, faults: list[str]) -> dict[str, Any]:
         name: {key: value for key, value in server.items() if key != "log"} for name, server in outcome.servers.items()
     }
     return {**every, "faults": faults}
+
+
+def floods(kind: str, capacity: float, found: Iterable[Flooded]) -> str:
+    """Return what a search for the rate that honest clients do not stand has found, by rising rates."""
+    rows = [
+        (
+            *(f"{one.rate:,.0f}", f"{one.read:,}", f"{one.dropped:,}", f"{100 * one.success:.1f}"),
+            *(f"{one.clients['p99']:.0f}", f"{one.grown / 2**20:.1f}", f"{100 * one.processor:.0f}"),
+        )
+        for one in sorted(found, key=lambda one: one.rate)
+    ]
+    head = "forged/s | read | dropped by the kernel | honest calls answered, % | p99 ms | growth MiB | processor, %"
+    intro = f"{kind}: it reads and refuses {capacity:,.0f} datagrams a second, or that is all that can be sent here."
+    return f"{intro}\n\n{_table(head, rows)}"
 
 
 def _kernel(outcome: Outcome) -> str:

@@ -18,7 +18,7 @@ from tests.integration.twistd import Directory, RunningTwistd
 from tests.siege import payloads
 from tests.siege.attacks import all_attacks
 from tests.siege.field import CLIENTS, NEIGHBOUR, SERVER, STRANGERS, Field, udp_ports
-from tests.siege.processes import Forgery, HonestClients, Watched
+from tests.siege.processes import Forgery, HonestClients, Watched, favour
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,8 +121,10 @@ class Siege:
 
     def start(self, *options: str) -> RunningTwistd:
         """Start a server on the field, for as long as it is there."""
+        wanted = ("--interface", "0.0.0.0", *options)  # noqa: S104  # all of a namespace
         with self.field.server.entered():
-            server = RunningTwistd("--interface", "0.0.0.0", *options, python_path=[self._directory.path])  # noqa: S104  # all of a namespace
+            server = RunningTwistd(*wanted, python_path=[self._directory.path], apart=True)
+        favour(server.process.pid)
         return self._undo.enter_context(server)
 
     @property
