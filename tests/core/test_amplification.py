@@ -22,6 +22,7 @@ from twistedudp.core._amplification import (
     unproven_error,
 )
 from twistedudp.core._outbox import MAX_WAITING, MAX_WAITING_HOSTS
+from twistedudp.core._response_cache import STRANGERS_SHARE
 from twistedudp.messages import Response
 
 HOST: Final = "192.0.2.1"
@@ -409,7 +410,7 @@ class ExchangeTests(ResponderCase):
         self.assertEqual((self.take(), self.take(encode_request(2, "look", []))), (1, 1))
 
     def test_idempotent(self) -> None:
-        """The response of an idempotent method is kept too, once, and only while half of the cache is free."""
+        """The response of an idempotent method is kept too, once, and only while half of the strangers' share is free."""
         request = encode_request(7, "look", [])
         self.assertEqual([self.take(request), self.take(request)], [1, 0])
         self.assertEqual(self.sent(), ["unproven_address"])
@@ -418,11 +419,11 @@ class ExchangeTests(ResponderCase):
         self.assertEqual(self.sent(), [bytes(200)])
         cache = self.responder._cache
         self.assertEqual((len(cache), cache.size), (1, len(request) + len(encode_response(7, None, bytes(200)))))
-        self.make(cache_entries=4)
+        self.make(cache_entries=4 * STRANGERS_SHARE)
         for msgid in (1, 2):
             self.take(encode_request(msgid, "look", []), peer=(OTHER, 1))
         self.assertEqual([self.take(request), self.take(request)], [1, 1])
-        self.make(cache_size=450)
+        self.make(cache_size=450 * STRANGERS_SHARE)
         self.assertEqual([self.take(request), self.take(request)], [1, 0])
         self.assertEqual([self.take(encode_request(8, "look", [])), self.take(encode_request(8, "look", []))], [1, 1])
 

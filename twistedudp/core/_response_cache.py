@@ -128,7 +128,9 @@ class ResponseCache:
     def _strangers_full(self, part: int = 1, more: int = 0) -> bool:
         """Tell whether strangers have their share, or one part of it, with so many more bytes."""
         share = STRANGERS_SHARE * part
-        return share * self._strange_entries >= self._max_entries or share * (self.strange_size + more) >= self._max_size
+        return (
+            share * self._strange_entries >= self._max_entries or share * (self.strange_size + more) >= self._max_size
+        )
 
     def _add(self, payload: bytes, peer: Address, now: float, *, strange: bool) -> CachedResponse:
         entry = CachedResponse((peer, payload), now, None, strange)
