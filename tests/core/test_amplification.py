@@ -410,7 +410,7 @@ class ExchangeTests(ResponderCase):
         self.assertEqual((self.take(), self.take(encode_request(2, "look", []))), (1, 1))
 
     def test_idempotent(self) -> None:
-        """The response of an idempotent method is kept too, once, and only while half of the strangers' share is free."""
+        """That of an idempotent method is kept too, once, and only while half of the strangers' share is free."""
         request = encode_request(7, "look", [])
         self.assertEqual([self.take(request), self.take(request)], [1, 0])
         self.assertEqual(self.sent(), ["unproven_address"])

@@ -128,7 +128,7 @@ class SizeTests(SynchronousTestCase):
         return entry is not None
 
     def test_bytes(self) -> None:
-        """Strangers have their part of the bytes, others are not concerned, and what is too old gives its bytes back."""
+        """Strangers have their part of the bytes, others are not concerned, and what is too old gives them back."""
         self.assertEqual([self.admit(number) for number in range(5)], [True] * 4 + [False])
         self.assertTrue(self.admit(5, strange=False))
         self.assertEqual((self.cache.size, self.cache.strange_size), (5 * LARGE, 4 * LARGE))
