@@ -200,9 +200,8 @@ class UDPServerService(Service):
                 self._discovery.bind()
             protocol = self._make_protocol()
             protocol.noisy = False
-            listening = transport.listen(
-                self._reactor, self._port, protocol, self._interface, bound=bound, **self._port_options
-            )
+            options = {**self._port_options, "answer_hops": getattr(protocol, "reflects", False) is True}
+            listening = transport.listen(self._reactor, self._port, protocol, self._interface, bound=bound, **options)
             if self._discovery is not None:
                 self._start_discovery(self._discovery, listening, protocol)
         except BaseException:

@@ -74,6 +74,8 @@ class PortSocket:
     """Whether the kernel is to tell when each datagram arrived (SO_TIMESTAMPNS)."""
     admission: PortAdmission | None = None
     """Who is let in; None for everybody."""
+    answer_hops: bool = False
+    """Whether the kernel tells the hop limit of each datagram, and answers are to have one less (IP_RECVTTL)."""
 
 
 class Backend(Protocol):
@@ -169,6 +171,8 @@ def make_backend(name: str, port_socket: PortSocket) -> Backend:
         to_group=port_socket.to_group,
         return_path=port_socket.return_path,
     )
+    if port_socket.answer_hops:
+        routes.take_hops()
     make = BatchingBackend if hasattr(port_socket.protocol, "datagrams_received") else ScalarBackend
     return make(
         handle,

@@ -230,8 +230,11 @@ class BatchingBackend(ScalarBackend):
         if self._detour or not any(peer == addr for _, peer in self._delivering) or addr in self._whole_only:
             return False
         sockaddr, back = self._routes.known.get(addr) or self._way_to(addr)
-        buffer = b"".join(datagrams)
         stats = self._stats
+        if back is _kernel.HOPS_EXHAUSTED:
+            stats.hops_exhausted += len(datagrams)
+            return True
+        buffer = b"".join(datagrams)
         stats.system_calls += 1
         try:
             self._handle.sendmsg((buffer,), [*back, _kernel.segment_option(len(datagrams[0]))], 0, sockaddr)

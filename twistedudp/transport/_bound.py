@@ -22,7 +22,15 @@ from ._addresses import ANY_HOSTS, is_broadcast, peer_of, sockaddr_of
 from ._arguments import check_bind
 from ._errors import cannot_listen, invalid_address
 
-__all__ = ["DEFAULT_RECEIVE_BUFFER", "BoundSocket", "ask_timestamps", "bind", "check_bound", "granted_receive_buffer"]
+__all__ = [
+    "DEFAULT_RECEIVE_BUFFER",
+    "BoundSocket",
+    "ask_hops",
+    "ask_timestamps",
+    "bind",
+    "check_bound",
+    "granted_receive_buffer",
+]
 
 IP_MULTICAST_ALL: Final = 49
 """``linux/in.h``"""
@@ -160,6 +168,16 @@ def _set_options(handle: socket.socket, *, wildcard: bool) -> None:
 def ask_timestamps(handle: socket.socket) -> bool:
     """Have the kernel tell when each datagram arrived; return whether it will."""
     return _kernel.LINUX and _set(handle, socket.SOL_SOCKET, _kernel.SO_TIMESTAMPNS, 1)
+
+
+def ask_hops(handle: socket.socket) -> bool:
+    """Have the kernel tell the hop limit of each datagram (IP_RECVTTL, IPV6_RECVHOPLIMIT); return whether it will."""
+    if not _kernel.LINUX:
+        return False
+    told = _set(handle, socket.IPPROTO_IP, _kernel.IP_RECVTTL, 1)  # on IPv6 sockets too: IPv4 may come on them
+    if handle.family == socket.AF_INET6:
+        told = _set(handle, socket.IPPROTO_IPV6, _kernel.IPV6_RECVHOPLIMIT, 1) and told
+    return told
 
 
 def _set(handle: socket.socket, level: int, option: int, value: int) -> bool:

@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "HOPS_EXHAUSTED",
+    "IPV6_HOPLIMIT",
     "IPV6_RECVERR",
+    "IPV6_RECVHOPLIMIT",
     "IPV6_RECVPKTINFO",
     "IP_PKTINFO",
     "IP_RECVERR",
+    "IP_RECVTTL",
+    "IP_TTL",
     "LINUX",
     "MEMINFO_SIZE",
+    "MOST_ANSWER_HOPS",
     "MSG_ERRQUEUE",
     "ORIGIN_LOCAL",
     "SO_MEMINFO",
@@ -39,10 +45,12 @@ __all__ = [
     "Ancillary",
     "QueuedError",
     "ReturnPath",
+    "hop_option",
     "parse_arrival_time",
     "parse_counter",
     "parse_drops",
     "parse_extended_error",
+    "parse_hops",
     "parse_return_path",
     "parse_segment_size",
     "segment_option",
@@ -53,6 +61,14 @@ LINUX: Final[bool] = sys.platform.startswith("linux")
 
 IP_PKTINFO: Final = 8
 """``linux/in.h``: both the option and the control message."""
+IP_TTL: Final = 2
+"""``linux/in.h``: the control message that tells, or sets, a datagram's hop limit."""
+IP_RECVTTL: Final = 12
+"""``linux/in.h``: the option that has the kernel tell it."""
+IPV6_RECVHOPLIMIT: Final = 51
+"""``linux/in6.h``: the option."""
+IPV6_HOPLIMIT: Final = 52
+"""``linux/in6.h``: the control message."""
 IP_RECVERR: Final = 11
 """``linux/in.h``"""
 IPV6_RECVERR: Final = 25
@@ -92,8 +108,17 @@ _COUNTER = struct.Struct("=I")
 _DROPS = struct.Struct("=32xI")  # linux/sock_diag.h: SK_MEMINFO_DROPS is the ninth
 _TIMESPEC = struct.Struct("@ll")
 _FAMILY = struct.Struct("=H")
+_HOPS = struct.Struct("=i")
 _UNSPECIFIED_INTERFACE = 0
 _IPV4_ANY = bytes(4)
+
+
+MOST_ANSWER_HOPS: Final = 64
+"""The hop limit of an answer to whatever came with more: the usual initial one (RFC 1700), enough for any path."""
+
+HOPS_EXHAUSTED: Final[Ancillary] = [(socket.IPPROTO_IP, IP_TTL, bytes(4))]
+"""Stands for a return path on which nothing is sent, for what came had no hop left to give; never given to the
+kernel."""
 
 
 class ReturnPath(NamedTuple):
@@ -139,6 +164,18 @@ def segment_option(size: int) -> tuple[int, int, bytes]:
 def parse_segment_size(data: bytes) -> int:
     """Return the size in bytes of each of the datagrams that one buffer holds (the control message UDP_GRO)."""
     return int(_SEGMENT_SIZE.unpack(data)[0])
+
+
+def parse_hops(data: bytes) -> int:
+    """Return a datagram's hop limit (the control messages IP_TTL and IPV6_HOPLIMIT)."""
+    return int(_HOPS.unpack(data)[0])
+
+
+def hop_option(hops: int, *, ipv6: bool) -> tuple[int, int, bytes]:
+    """Return the control message by which ``sendmsg`` sets a datagram's hop limit."""
+    if ipv6:
+        return socket.IPPROTO_IPV6, IPV6_HOPLIMIT, _HOPS.pack(hops)
+    return socket.IPPROTO_IP, IP_TTL, _HOPS.pack(hops)
 
 
 def parse_return_path(asked: bytes) -> ReturnPath:

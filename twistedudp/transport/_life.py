@@ -18,7 +18,7 @@ from twisted.internet.interfaces import ILoggingContext
 
 from . import _kernel
 from ._backend import PortSocket, make_backend
-from ._bound import ask_timestamps
+from ._bound import ask_hops, ask_timestamps
 from ._unreachable import UnreachableReports
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class PortOptions:
     return_path: bool
     reuse_port: bool
     timestamps: bool
+    answer_hops: bool = False
     admission: PortAdmission | None = None
 
 
@@ -124,6 +125,7 @@ class Life:
             return_path=options.return_path,
             size_limit=self._port.max_datagram_size,
             timestamps=options.timestamps and ask_timestamps(self.handle),
+            answer_hops=options.answer_hops and ask_hops(self.handle),
             admission=options.admission,
         )
 

@@ -41,6 +41,7 @@ def listen(
     return_path: bool = True,
     reuse_port: bool = False,
     timestamps: bool = False,
+    answer_hops: bool = False,
     admission: AdmissionPolicy | None = None,
     backend: str | None = None,
 ) -> IListeningPort:
@@ -61,6 +62,9 @@ def listen(
             answers nobody, saves a microsecond for each datagram without.
         reuse_port: Let other sockets have the same port (SO_REUSEPORT); see :func:`bind`.
         timestamps: Have the kernel tell when each datagram arrived, for ``arrival_times`` of the port; Linux only.
+        answer_hops: Give each answer a hop limit of one less than that of what came, at most 64, and send none where
+            that is 0. For protocols that answer whatever comes: two of them that answer each other then fall silent
+            after 64 datagrams (RFC 862 carries nothing that tells an answer from a question). Linux only.
         admission: Who may send to this port and how often, decided before anything else is done with a datagram; see
             ``admission_stats`` of the port. None lets everybody in, which is right for a client.
         backend: ``"mmsg"`` or ``"scalar"``, what is to read and write the socket. None asks the environment variable
@@ -78,7 +82,9 @@ def listen(
         ValueError: A size is less than 1 byte or too large.
     """
     check_where(reactor, port, interface)
-    flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
+    flags = {
+        "return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps, "answer_hops": answer_hops,
+    }  # fmt: skip
     if IReactorFDSet.providedBy(reactor) and os.name == "posix":
         where = port, protocol, interface, max_datagram_size
         others: dict[str, Any] = {"receive_buffer": receive_buffer, "admission": admission, **flags}

@@ -100,13 +100,14 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
         return_path: bool = True,
         reuse_port: bool = False,
         timestamps: bool = False,
+        answer_hops: bool = False,
         admission: AdmissionPolicy | None = None,
         backend: str | None = None,
     ) -> None:
         if interface and family_of(interface) is None:
             raise invalid_address(interface, "not an IPv4 or IPv6 address.")
         flags = {"return_path": return_path, "reuse_port": reuse_port, "timestamps": timestamps}
-        check_options(protocol, max_datagram_size, receive_buffer, **flags)
+        check_options(protocol, max_datagram_size, receive_buffer, answer_hops=answer_hops, **flags)
         check_bound(bound)
         check_admission(admission)
         self.reactor = reactor
@@ -118,7 +119,7 @@ class DatagramPort(MulticastTransport):  # budget: six of them are Twisted's own
         self.backend = self._choice.name
         self._stats = DatagramStats()
         admitted = None if admission is None else PortAdmission(admission)
-        self._options = PortOptions(receive_buffer, return_path, reuse_port, timestamps, admitted)
+        self._options = PortOptions(receive_buffer, return_path, reuse_port, timestamps, answer_hops, admitted)
         self._bound = bound
         self._prefix = prefix_of(protocol)
         self._host: Address = (self.interface or "0.0.0.0", self.port)  # noqa: S104  # what "" stands for

@@ -31,7 +31,7 @@ MAX_LOCAL_ADDRESSES: Final = 1024
 network (127.0.0.0/8 is one) lets a peer choose; then they are made anew, which costs a microsecond."""
 
 _ANCILLARY_SIZE: Final = 192
-"""Bytes: packet information of IPv6 and IPv4, drops, segment size and time take 40 + 32 + 24 + 24 + 32."""
+"""Bytes: packet information of IPv6 and IPv4, drops, segment size, time and hops take 40 + 32 + 24 + 24 + 32 + 24."""
 
 _ADDRESS_ASKED: Final = frozenset(
     {(socket.IPPROTO_IP, _kernel.IP_PKTINFO), (socket.IPPROTO_IPV6, _kernel.IPV6_PKTINFO)}
@@ -40,6 +40,7 @@ _ADDRESS_ASKED_KINDS: Final = frozenset({_kernel.IP_PKTINFO, _kernel.IPV6_PKTINF
 _ARRIVED: Final = (socket.SOL_SOCKET, _kernel.SO_TIMESTAMPNS)
 _DROPPED: Final = (socket.SOL_SOCKET, _kernel.SO_RXQ_OVFL)
 _SEGMENTS: Final = (socket.IPPROTO_UDP, _kernel.UDP_GRO)
+_HOPS: Final = frozenset({(socket.IPPROTO_IP, _kernel.IP_TTL), (socket.IPPROTO_IPV6, _kernel.IPV6_HOPLIMIT)})
 
 Route: TypeAlias = "tuple[SockAddr, _kernel.Ancillary]"
 """Where to send, and the control messages that name the address to send from (empty: the kernel chooses)."""
@@ -77,6 +78,8 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         self.moved: tuple[Address, Route] | None = None
         self.drops = KernelDrops(handle, stats)
         self._in_batches = False
+        self._bound_to_group = to_group
+        self._hops = b""  # of the datagram received last, as _learn_path takes it; empty if not asked for
         self._lone = 1  # control messages that a datagram has which nothing but the address asked came with
         self.drops.refresh()
         # Of several, the last tells the address asked (the kernel adds them in that order), and that is all there is to
@@ -114,6 +117,12 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
         self._lone = -1
         self._last_only = False
         self._receive_with_messages()
+
+    def take_hops(self) -> None:
+        """Note the hop limit of each datagram, and leave answers one less; the socket has been asked (IP_RECVTTL)."""
+        self._lone = -1
+        self._last_only = False
+        self.receive = self._receive_asked
 
     def settle(self) -> None:
         """Use a peer's new route from now on, if one has moved."""
@@ -202,18 +211,28 @@ class Routes:  # budget: how to receive is settled once, so that it need not be 
             message = level, kind
             if message in _ADDRESS_ASKED:
                 asked = data
+            elif message in _HOPS:
+                hops = min(max(_kernel.parse_hops(data) - 1, 0), _kernel.MOST_ANSWER_HOPS)
+                self._hops = bytes((hops, level == socket.IPPROTO_IPV6))
             elif message == _ARRIVED:
                 self.arrived = _kernel.parse_arrival_time(data)
             elif message == _SEGMENTS:
                 self.segment = _kernel.parse_segment_size(data)
             elif message == _DROPPED:
                 self.drops.told(_kernel.parse_counter(data))
-        return asked
+        return asked + self._hops
 
     def _learn_path(self, asked: bytes) -> _kernel.ReturnPath:
         if len(self._paths) >= MAX_LOCAL_ADDRESSES:
             self._paths.clear()
-        path = self._paths[asked] = _kernel.parse_return_path(asked)
+        hops = self._hops
+        path = _kernel.parse_return_path(asked[: len(asked) - len(hops)])
+        if len(asked) == len(hops):  # a socket bound to one address, perhaps a group's, is not told it again
+            path = path._replace(to_group=self._bound_to_group)
+        if hops:
+            limited = [*path.ancillary, _kernel.hop_option(hops[0], ipv6=bool(hops[1]))]
+            path = path._replace(ancillary=limited if hops[0] else _kernel.HOPS_EXHAUSTED)
+        self._paths[asked] = path
         return path
 
     def _name(self, sockaddr: SockAddr) -> Address:

@@ -20,6 +20,7 @@ from ._addresses import peer_of
 from ._arguments import CALLERS_ERRORS, check_peer
 from ._errors import invalid_address
 from ._faults import SendFaults
+from ._kernel import HOPS_EXHAUSTED
 from ._unreachable import ERRORS_PER_DRAIN
 from ._waiting import WOULD_BLOCK, WaitingDatagrams
 
@@ -194,6 +195,9 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
             if route is None:
                 self._handle.sendto(datagram, addr)  # type: ignore[arg-type]  # it is the peer's, never None
             elif route[1]:
+                if route[1] is HOPS_EXHAUSTED:
+                    self._stats.hops_exhausted += 1
+                    return
                 self._handle.sendmsg((datagram,), route[1], 0, route[0])
             else:
                 self._handle.sendto(datagram, route[0])
@@ -296,6 +300,9 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
         else:
             route = self._routes.current if addr is self._peer else self._way_to(addr)
             way = (addr, []) if route is None else route
+        if way[1] is HOPS_EXHAUSTED:
+            self._stats.hops_exhausted += 1
+            return
         if self._waiting:
             self._faults.check_size(datagram, self._host_of(way))
             if way[0] is not None and not 0 <= way[0][1] <= 65535:

@@ -60,6 +60,8 @@ class DatagramStats:
     """Exceptions that the protocol's callbacks let out; each is in the log."""
     written_after_stop: int = 0
     """Datagrams written to the port when it was closed already; they went nowhere."""
+    hops_exhausted: int = 0
+    """Answers not sent because what they answer had no hop left to give (``listen(answer_hops=True)``)."""
     routes_forgotten: int = 0
     """Peers whose return path was dropped to keep the table within its bound."""
     receive_buffer: int = 0

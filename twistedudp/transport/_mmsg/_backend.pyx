@@ -25,7 +25,17 @@ from ._linux cimport (
     socklen_t,
 )
 from ._outgoing cimport QUEUE_ROOM, Outgoing
-from ._peers cimport ALWAYS_FITS, IN_PKTINFO_SIZE, Peer, connected_peer, kernel_address, path_bytes
+from ._peers cimport (
+    ALWAYS_FITS,
+    HOPS_IPV6,
+    IN_PKTINFO_SIZE,
+    NO_HOPS,
+    Peer,
+    connected_peer,
+    hop_messages,
+    kernel_address,
+    path_bytes,
+)
 from ._reader cimport Reader
 
 import os
@@ -98,6 +108,7 @@ cdef class MmsgBackend(Reader):
             or not PyBytes_CheckExact(datagram)
             or PyBytes_GET_SIZE(datagram) > peer.most
             or peer.port_zero
+            or peer.path.hops & ~HOPS_IPV6 == NO_HOPS
             or (self.queues and PyBytes_GET_SIZE(datagram) > ALWAYS_FITS and self._discovers_mtu())
         ):
             self._send_slowly(datagram, addr, peer)
@@ -168,6 +179,8 @@ cdef class MmsgBackend(Reader):
             check_peer(addr)
         if peer is None or not PyBytes_CheckExact(datagram) or PyBytes_GET_SIZE(datagram) > peer.most:
             self.slow.send(datagram, addr)
+        elif peer.path.hops & ~HOPS_IPV6 == NO_HOPS:
+            self.stats.hops_exhausted += 1
         elif peer.port_zero and peer.turn == self.batch:
             self.stats.count_send_error(EINVAL)  # anybody can send from port 0: no mistake of the protocol's
         elif self.slow._waiting:
@@ -210,11 +223,12 @@ cdef class MmsgBackend(Reader):
         if not peer.sockaddr_size:
             return None, []
         sockaddr = kernel_address(peer)
+        hops = hop_messages(&peer.path)
         if not path:
-            return sockaddr, []
+            return sockaddr, hops
         if len(path) == IN_PKTINFO_SIZE:
-            return sockaddr, [(socket.IPPROTO_IP, _kernel.IP_PKTINFO, path)]
-        return sockaddr, [(socket.IPPROTO_IPV6, _kernel.IPV6_PKTINFO, path)]
+            return sockaddr, [(socket.IPPROTO_IP, _kernel.IP_PKTINFO, path), *hops]
+        return sockaddr, [(socket.IPPROTO_IPV6, _kernel.IPV6_PKTINFO, path), *hops]
 
     cdef bint _discovers_mtu(self) except -1:
         """Tell whether the socket refuses what exceeds the path's MTU; looked up once a batch, for large datagrams."""

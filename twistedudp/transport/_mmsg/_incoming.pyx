@@ -36,7 +36,7 @@ from ._linux cimport (
     recvmmsg,
     sendmmsg,
 )
-from ._peers cimport IN_PKTINFO_SIZE, SOCKADDR_SIZE, Peer, PeerTable
+from ._peers cimport HOPS_IPV6, IN_PKTINFO_SIZE, SOCKADDR_SIZE, Peer, PeerTable
 
 import os
 
@@ -50,6 +50,9 @@ cdef enum:
     CONTROL_SIZE = 192    # bytes: two packet informations, drop count, segment size and time take 152
     IN_PKTINFO = 8        # <linux/in.h>: IP_PKTINFO
     IN6_PKTINFO = 50      # <linux/in6.h>: IPV6_PKTINFO
+    TTL = 2               # <linux/in.h>: IP_TTL
+    HOPLIMIT = 52         # <linux/in6.h>: IPV6_HOPLIMIT
+    MOST_HOPS = 64        # as _kernel.MOST_ANSWER_HOPS
     IN6_PKTINFO_SIZE = 20 # struct in6_pktinfo: address, interface
 
 
@@ -198,6 +201,7 @@ cdef class Incoming:
         cdef Peer peer
         like.arrival = 0
         like.path.size = 0
+        like.path.hops = 0
         like.to_group = self._to_group
         if header.msg_controllen:
             segment = self._read_control(header, &like)
@@ -260,6 +264,8 @@ cdef class Incoming:
             if control.cmsg_level == IPPROTO_IP:
                 if control.cmsg_type == IN_PKTINFO:
                     self._read_pktinfo(data, item)
+                elif control.cmsg_type == TTL:
+                    item.path.hops = _hops_back(data)
             elif control.cmsg_level == SOL_SOCKET:
                 if control.cmsg_type == SO_RXQ_OVFL:
                     memcpy(&drops, data, sizeof(drops))
@@ -269,8 +275,11 @@ cdef class Incoming:
             elif control.cmsg_level == IPPROTO_UDP:
                 if control.cmsg_type == self._type_segment:
                     memcpy(&segment, data, sizeof(segment))
-            elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IN6_PKTINFO and not item.path.size:
-                self._read_pktinfo6(data, item)
+            elif control.cmsg_level == IPPROTO_IPV6:
+                if control.cmsg_type == IN6_PKTINFO and not item.path.size:
+                    self._read_pktinfo6(data, item)
+                elif control.cmsg_type == HOPLIMIT:
+                    item.path.hops = _hops_back(data) | HOPS_IPV6
             control = CMSG_NXTHDR(header, control)
         return segment
 
@@ -310,6 +319,13 @@ cdef int64_t _nanoseconds(const uint8_t *data, size_t size) noexcept nogil:
         return wide[0] * 1_000_000_000 + wide[1]
     memcpy(narrow, data, 8)
     return <int64_t>narrow[0] * 1_000_000_000 + narrow[1]
+
+
+cdef inline uint8_t _hops_back(const uint8_t *data) noexcept nogil:
+    """Return the hop limit that an answer is given, plus 1: one less than what came, and not too much."""
+    cdef int32_t hops = 0
+    memcpy(&hops, data, sizeof(hops))
+    return <uint8_t>(min(max(hops - 1, 0), MOST_HOPS) + 1)
 
 
 cdef inline bint _differ(const uint8_t *one, const uint8_t *other) noexcept nogil:

@@ -35,7 +35,7 @@ from ._linux cimport (
     sendmmsg,
     sendmsg,
 )
-from ._peers cimport ALWAYS_FITS, IN_PKTINFO_SIZE, Path, Peer, path_bytes, same_path
+from ._peers cimport ALWAYS_FITS, HOPS_IPV6, IN_PKTINFO_SIZE, Path, Peer, path_bytes, same_path
 
 import os
 
@@ -47,6 +47,8 @@ cdef enum:
     LARGEST_RUN = 65000     # bytes: the kernel's limit is that of one datagram, 65,507
     IN_PKTINFO = 8          # <linux/in.h>: IP_PKTINFO
     IN6_PKTINFO = 50        # <linux/in6.h>: IPV6_PKTINFO
+    TTL = 2                 # <linux/in.h>: IP_TTL
+    HOPLIMIT = 52           # <linux/in6.h>: IPV6_HOPLIMIT
 
 cdef int _most_segments = MAX_SEGMENTS
 cdef int _most_refusals = MAX_WHOLE_ONLY
@@ -63,12 +65,21 @@ cdef inline size_t _put_control(uint8_t *control, const Path *path, uint32_t seg
     cdef cmsghdr *message = <cmsghdr *>control
     cdef size_t used = 0
     cdef uint16_t size
+    cdef int hops
     if path.size:
         message.cmsg_level = IPPROTO_IP if path.size == IN_PKTINFO_SIZE else IPPROTO_IPV6
         message.cmsg_type = IN_PKTINFO if path.size == IN_PKTINFO_SIZE else IN6_PKTINFO
         message.cmsg_len = CMSG_LEN(path.size)
         memcpy(CMSG_DATA(message), path.data, path.size)
         used = CMSG_SPACE(path.size)
+    if path.hops:
+        message = <cmsghdr *>(control + used)
+        hops = (path.hops & ~HOPS_IPV6) - 1
+        message.cmsg_level = IPPROTO_IPV6 if path.hops & HOPS_IPV6 else IPPROTO_IP
+        message.cmsg_type = HOPLIMIT if path.hops & HOPS_IPV6 else TTL
+        message.cmsg_len = CMSG_LEN(sizeof(hops))
+        memcpy(CMSG_DATA(message), &hops, sizeof(hops))
+        used += CMSG_SPACE(sizeof(hops))
     if segment:
         message = <cmsghdr *>(control + used)
         size = <uint16_t>segment
@@ -202,7 +213,7 @@ cdef class Outgoing:
         _address(&header, peer)
         header.msg_iov = &vector
         header.msg_iovlen = 1
-        if peer.path.size:
+        if peer.path.size or peer.path.hops:
             header.msg_control = control
             header.msg_controllen = _put_control(control, &peer.path, 0)
         self.calls += 1

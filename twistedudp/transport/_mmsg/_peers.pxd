@@ -7,10 +7,13 @@ cdef enum:
     SOCKADDR_SIZE = 28  # sockaddr_in6, the larger of the two
     PATH_SIZE = 20      # in6_pktinfo, the larger of the two
     IN_PKTINFO_SIZE = 12  # struct in_pktinfo: interface, local address, address in the header
+    NO_HOPS = 1         # a hop limit of 0, with which nothing is sent
+    HOPS_IPV6 = 128
     ALWAYS_FITS = 1232  # bytes of payload that any path carries: IPv6's least MTU, 1,280, less 48 for headers
 
 cdef struct Path:
     uint8_t size        # 0: the kernel chooses, 12: in_pktinfo, 20: in6_pktinfo
+    uint8_t hops        # 0: the kernel chooses; else the hop limit plus 1, and HOPS_IPV6 where it is IPv6's
     uint8_t data[20]
 
 cdef class Peer:
@@ -43,5 +46,6 @@ cdef class PeerTable:
 
 cdef bint same_path(const Path *one, const Path *other) noexcept nogil
 cdef bytes path_bytes(const Path *path)
+cdef list hop_messages(const Path *path)
 cdef tuple kernel_address(Peer peer)
 cdef Peer connected_peer(tuple addr)

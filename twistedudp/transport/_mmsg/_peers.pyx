@@ -28,6 +28,7 @@ from ._linux cimport (
 
 import os
 
+from .. import _kernel
 from .._addresses import MAX_REMEMBERED
 
 cdef enum:
@@ -65,12 +66,19 @@ cdef inline uint32_t _digest(const uint8_t *sockaddr, socklen_t size) noexcept n
 
 cdef bint same_path(const Path *one, const Path *other) noexcept nogil:
     """Tell whether two return paths are the same."""
-    return one.size == other.size and memcmp(one.data, other.data, one.size) == 0
+    return one.size == other.size and one.hops == other.hops and memcmp(one.data, other.data, one.size) == 0
 
 
 cdef bytes path_bytes(const Path *path):
     """Return a return path as the data of a control message, empty where the kernel is to choose."""
     return PyBytes_FromStringAndSize(<const char *>path.data, path.size)
+
+
+cdef list hop_messages(const Path *path):
+    """Return the control message that sets a path's hop limit, as Python's ``sendmsg`` takes it; none if it has none."""
+    if not path.hops:
+        return []
+    return [_kernel.hop_option((path.hops & ~HOPS_IPV6) - 1, ipv6=bool(path.hops & HOPS_IPV6))]
 
 
 cdef class Peer:
