@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
 
-from ._options import ServiceOptions, print_and_exit
+from ._options import print_and_exit
+from ._security_options import SecurityOptions
 from .address import DEFAULT_PORT
 from .discovery import DISCOVERY_PORT
 from .plugins import installed_plugins
@@ -31,7 +32,7 @@ _MAX_RECEIVE_BUFFER: Final = 2**30 - 1
 """Bytes; Linux doubles the number it is given and keeps it in an int (net/core/sock.c)."""
 
 
-class Options(ServiceOptions):
+class Options(SecurityOptions):
     """The options of ``twistd udpecho``.
 
     Attributes:
@@ -106,6 +107,7 @@ class Options(ServiceOptions):
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = self.whole_number("receive-buffer", 1, _MAX_RECEIVE_BUFFER)
         self._check_discovery()
+        self.check_security()
         self.check_interface()
         if self[_PRIVILEGED_PORTS_FLAG]:
             self._answer_privileged_ports()
