@@ -10,9 +10,11 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted.internet.defer import Deferred
+
     from .address import Address
 
-__all__ = ["IBatchReceiver", "IDatagramPlugin", "IDatagramPort", "IUnreachableReceiver", "Unreachable"]
+__all__ = ["IBatchReceiver", "IDatagramPlugin", "IDatagramPort", "IDrainable", "IUnreachableReceiver", "Unreachable"]
 
 
 class Unreachable(NamedTuple):
@@ -61,6 +63,21 @@ class IBatchReceiver(Interface):
         Args:
             datagrams: Their payloads and senders, in the order in which they came; at least one. How many depends on
                 how long the last batches took: a batch is to end within 4 ms.
+        """
+
+
+class IDrainable(Interface):
+    """What a ``DatagramProtocol`` may provide beside its own methods, so that a stop does not cut its work short.
+
+    :meth:`twistedudp.UDPServerService.drain` looks for the method, not for the interface. A protocol without it has
+    nothing that runs between two datagrams, and is stopped at once.
+    """
+
+    def drain() -> Deferred[None]:
+        """Begin no new work from now on, until the port stops.
+
+        Returns:
+            A Deferred that fires when the work that had begun is done; it must not fail.
         """
 
 

@@ -55,7 +55,7 @@ CODE_RESULT_NOT_ENCODABLE: Final = "result_not_encodable"
 CODE_METHOD_FAILED: Final = "method_failed"
 """The method raised an exception; the server's log has it."""
 CODE_SERVER_STOPPING: Final = "server_stopping"
-"""The server stopped while the method was running."""
+"""The server is stopping: it has not run the method, or it stopped while the method was running."""
 CODE_UNPROVEN_ADDRESS: Final = "unproven_address"
 """The response is too large for an address that may be forged; the error's data is what proves it."""
 

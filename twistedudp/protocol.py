@@ -214,6 +214,31 @@ class RPCServerProtocol(DatagramProtocol):
             self.trust_addresses()
         super().doStart()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
 
+    def drain(self) -> Deferred[None]:
+        """Let no new request in until the port stops; a new one is answered ``server_stopping``.
+
+        What runs is answered, and a request that is repeated gets the response that is kept for it.
+
+        Returns:
+            A Deferred that fires with None when nothing runs any more.
+        """
+        self._responder.drain()
+        drained: Deferred[None] = Deferred()
+        running = len(self._unfinished)
+
+        def one_less(result: object) -> object:
+            nonlocal running
+            running -= 1
+            if not running:
+                drained.callback(None)
+            return result
+
+        for deferred in list(self._unfinished):  # its answer has left when it comes to this
+            deferred.addBoth(one_less)
+        if not running and not drained.called:
+            drained.callback(None)
+        return drained
+
     def doStop(self) -> None:
         """Answer what is still running with the error ``server_stopping``, cancel it, and let the port go."""
         self._responder.close()

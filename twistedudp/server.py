@@ -15,7 +15,7 @@ import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.internet.defer import gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from . import transport
 from ._alarm import steady_clock, wall_clock
+from ._draining import Draining, check_timeout, work_of
 from .address import format_address, is_ip, is_loopback, unmapped
 from .admission import AdmissionPolicy
 from .discovery import DISCOVERY_PORT
@@ -139,6 +140,7 @@ class UDPServerService(Service):
         self._bound = bound
         self._listening: IListeningPort | None = None
         self._served: IListeningPort | None = None
+        self._draining: Draining | None = None
 
     @property
     def stats(self) -> DatagramStats | None:
@@ -214,8 +216,34 @@ class UDPServerService(Service):
         self._listening = self._served = listening
         _log.info("{server} is listening on {address} (UDP)", server=self._label(), address=self._address_text())
 
+    def drain(self, timeout: float) -> Deferred[None]:
+        """Stop when what runs has been answered: new requests are refused, and repeated ones still get their answer.
+
+        A protocol takes part by a method ``drain``, as that of ``RPCMethods`` does (see
+        :class:`~twistedudp.interfaces.IDrainable`); without it, as where nothing runs, the service stops at once. It
+        cannot be discovered any more from now on. A call of :meth:`stopService` meanwhile ends what still runs.
+
+        Args:
+            timeout: Seconds after which what still runs is ended, at the latest.
+
+        Returns:
+            A Deferred that fires with ``None`` when the port is free.
+
+        Raises:
+            ValueError: The timeout is not a number from 0 on.
+        """
+        check_timeout(timeout)
+        if self._draining is None:
+            work = work_of(self.protocol) if self._listening is not None and timeout > 0 else None
+            if work is None or work.called:
+                return self.stopService() or succeed(None)
+            if self._discovery is not None:
+                self._discovery.stop()
+            self._draining = Draining(self._reactor, work, timeout, self.stopService, self._label())
+        return self._draining.wait()
+
     def stopService(self) -> Deferred[Any] | None:
-        """Stop serving.
+        """Stop serving at once; see :meth:`drain` for a stop that lets running requests be answered.
 
         Returns:
             A Deferred that fires with ``None`` when the port is free; ``None`` if the service was not serving.
@@ -237,7 +265,11 @@ class UDPServerService(Service):
             _log.info("{server} has stopped listening on {address} (UDP)", server=self._label(), address=address)
             return result if isinstance(result, Failure) else None
 
-        return stopped.addBoth(tell)
+        stopped.addBoth(tell)
+        draining, self._draining = self._draining, None
+        if draining is not None:
+            draining.end(stopped)
+        return stopped
 
     def _start_discovery(self, discovery: Discoverable, listening: IListeningPort, protocol: object) -> None:
         """Let the server be discovered; where that fails, it does not listen either."""

@@ -13,7 +13,7 @@ to an address that may be forged is bounded: see :mod:`twistedudp.core._outbox`.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from ._response_cache import CachedResponse
 
 __all__ = ["IncomingRequest", "Responder", "ResponderStats"]
+
+
+_DRAINING: Final = -1
+"""What stands for the most requests that may run while a server lets none in: then one look tells both."""
 
 
 class IncomingRequest(msgspec.Struct, eq=False, gc=False):
@@ -100,8 +104,9 @@ class ResponderStats:
         large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
             ``source_port_zero``, ``to_group`` (sent to a broadcast or multicast address, and no notification),
-            ``busy`` (notifications only: requests are answered), ``bad_token`` (a proof of an address that is none:
-            forged, too old, or made for another address), ``unneeded_proof`` (one where addresses need none).
+            ``busy`` and ``server_stopping`` (notifications only: requests are answered), ``bad_token`` (a proof of an
+            address that is none: forged, too old, or made for another address), ``unneeded_proof`` (one where addresses
+            need none).
         probe_sessions_evicted: Series of probes that were forgotten before their time because there were too many.
     """
 
@@ -149,6 +154,7 @@ class Responder:
             max_age=self.settings.cache_age,
         )
         self._running: dict[IncomingRequest, None] = {}  # in order, so that equal runs are equal
+        self._draining: dict[tuple[str, int | None], IncomingRequest] = {}
         self._received: list[IncomingRequest] = []
         self._outbox = Outbox(self.stats, self._cache, budget)
 
@@ -206,7 +212,7 @@ class Responder:
     def _let_in(self, incoming: IncomingRequest, payload: bytes, now: float) -> None:
         """Make a request or notification an event, or refuse it where a bound is reached."""
         if len(self._running) >= self._max_running:
-            self._refuse(incoming, self._all_running())
+            self._refuse(incoming, *self._no_more())
             return
         if incoming.msgid is None:
             self.stats.notifications += 1
@@ -218,7 +224,8 @@ class Responder:
                     self._outbox.ask_for_proof(incoming.msgid, incoming.peer, payload)
                     return
                 if incoming.cached is None:
-                    self._refuse(incoming, "no more responses can be kept for requests that repeat; ask again later")
+                    text = "no more responses can be kept for requests that repeat; ask again later"
+                    self._refuse(incoming, CODE_BUSY, text)
                     return
             self.stats.requests += 1
         self._running[incoming] = None
@@ -241,7 +248,7 @@ class Responder:
             The request to be run; ``None`` if there is no room, which ``settled`` was told.
         """
         if len(self._running) >= self._max_running:
-            settled(None, MethodError(CODE_BUSY, self._all_running()))
+            settled(None, MethodError(*self._no_more()))
             return None
         incoming = _AcceptedRequest(peer, None, method, params, settled=settled)
         self.stats.requests += 1
@@ -287,11 +294,18 @@ class Responder:
         elif self._finish(incoming):
             self._send_error(incoming, code, message, data)
 
+    def drain(self) -> None:
+        """Let nothing new in until :meth:`close`; what runs is answered, and what repeats gets its kept response."""
+        self._max_running = _DRAINING
+        self._draining = {(incoming.peer[0], incoming.msgid): incoming for incoming in self._running}
+
     def close(self) -> None:
         """Answer everything that is running with the error that the server stops."""
         self._outbox.closing = True
         for incoming in list(self._running):
             self.respond_error(incoming, CODE_SERVER_STOPPING, "the server stopped while the method was running")
+        self._max_running = self.settings.max_running
+        self._draining = {}
         self._outbox.closing = False
 
     def use_tokens(self, tokens: Tokens) -> None:
@@ -323,14 +337,21 @@ class Responder:
             self._received = []
         return received
 
-    def _refuse(self, incoming: IncomingRequest, text: str) -> None:
-        if incoming.msgid is not None:
-            self._send_error(incoming, CODE_BUSY, text)
+    def _refuse(self, incoming: IncomingRequest, code: str, text: str) -> None:
+        if incoming.msgid is None:
+            self.stats.rejected[code] += 1
+            return
+        first = self._draining.get((incoming.peer[0], incoming.msgid))
+        if first is not None and not first.done:  # an idempotent request again, perhaps from a fresh port
+            self.stats.repeated += 1
         else:
-            self.stats.rejected["busy"] += 1
+            self._send_error(incoming, code, text)
 
-    def _all_running(self) -> str:
-        return f"{len(self._running):,} requests are running, the most allowed; ask again later"
+    def _no_more(self) -> tuple[str, str]:
+        """Return the code and the text of the error that a request gets where no more may run."""
+        if self._max_running == _DRAINING:
+            return CODE_SERVER_STOPPING, "the server is stopping and has not run the method"
+        return CODE_BUSY, f"{len(self._running):,} requests are running, the most allowed; ask again later"
 
     def _finish(self, incoming: IncomingRequest, result: object = None, error: MethodError | None = None) -> bool:
         """End a request; tell whether a response is still to be sent."""
