@@ -8,18 +8,30 @@ for them: the start is timed.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from twisted.logger import Logger
 from twisted.python import usage
 
 from ._options import ServiceOptions
+from .address import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Network, IPv6Network
 
-__all__ = ["SecurityOptions"]
+    from .address import Address
+
+__all__ = ["MAX_TOKEN_KEY", "MIN_TOKEN_KEY", "SecurityOptions", "parse_network", "read_token_key"]
+
+_log = Logger(namespace="twistedudp")
+
+MIN_TOKEN_KEY: Final = 32
+MAX_TOKEN_KEY: Final = 1024
+"""Bytes of the secret in ``--token-key-file``: fewer could be guessed, more is surely another file."""
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that running requests are given at a stop where ``--drain-timeout`` says nothing: longer than the two seconds
@@ -28,6 +40,8 @@ that a call lasts by default, shorter than the ten after which a container is ki
 _MOST_SECONDS: Final = 3600.0
 _MOST_DATAGRAMS: Final = 1e9
 """Per second: more than any network brings; what exceeds it is surely a mistake."""
+_MOST_DESCRIPTOR: Final = 2**20
+"""``fs.nr_open``: the kernel lets no process have a descriptor above it, as it comes."""
 
 _NUMBER: Final = re.compile(r"\d{1,10}(\.\d{1,6})?", re.ASCII)
 
@@ -38,6 +52,8 @@ class SecurityOptions(ServiceOptions):
     Attributes:
         networks: What ``--allow``, ``--deny`` and ``--trust`` gave, by the option's name.
         token_key: What ``--token-key-file`` holds.
+        descriptor: The inherited socket that is to be served, None where a port is bound.
+        unserved: The descriptors that were passed beside it.
     """
 
     optParameters: ClassVar[Sequence[tuple[str, str | None, str | None, str]]] = (
@@ -57,6 +73,8 @@ class SecurityOptions(ServiceOptions):
         super().__init__()
         self.networks: dict[str, list[IPv4Network | IPv6Network]] = {"allow": [], "deny": [], "trust": []}
         self.token_key: bytes | None = None
+        self.descriptor: int | None = None
+        self.unserved: list[int] = []
 
     def opt_allow(self, text: str) -> None:
         """A network that may be served, as 192.0.2.0/24; then no other is. Several: repeated, or with commas."""
@@ -70,11 +88,47 @@ class SecurityOptions(ServiceOptions):
         """A network whose hosts no rate limit is for. Several: repeated, or with commas."""
         self._take_networks("trust", text)
 
+    def inherited_address(self, port: int | None, interface: str | None) -> Address | None:
+        """Return what the inherited socket is bound to, if there is one; the environment no longer tells of it then.
+
+        Args:
+            port: The value of ``--port``, None where it was not given.
+            interface: The value of ``--interface``, likewise.
+
+        Raises:
+            UsageError: ``--fd`` is no number.
+            LocalError: What was inherited cannot be served.
+        """
+        if self["fd"] is None and "LISTEN_FDS" not in os.environ:
+            return None
+        from . import _activation  # noqa: PLC0415  # only for who inherits a socket, for the start is timed
+
+        if self["fd"] is not None:
+            descriptor = self["fd"] = self.whole_number("fd", 0, _MOST_DESCRIPTOR)
+            _activation.forget(os.environ)
+        else:
+            passed = _activation.passed_descriptors(os.environ, os.getpid())
+            if not passed:
+                return None
+            descriptor = _activation.choose(passed)
+            self.unserved = [each.descriptor for each in passed if each.descriptor != descriptor]
+        self.descriptor = descriptor
+        return _activation.address_of(descriptor, port, interface)
+
+    def tell_of_unserved(self) -> None:
+        """Log which sockets were passed and are not served: what is sent to them, nobody reads."""
+        if self.unserved:
+            _log.warn(
+                "the descriptors {unserved} were passed as well (LISTEN_FDS) and are not served: one server has one "
+                "socket; call the one that is meant udpecho (FileDescriptorName=)",
+                unserved=", ".join(map(str, self.unserved)),
+            )
+
     def check_security(self) -> None:
         """Check every value of these options, and read the files that they name.
 
         Raises:
-            UsageError: A value is wrong.
+            UsageError: A value is wrong, or two contradict each other.
         """
         for option in ("rate", "total-rate"):
             if self[option] is not None:
@@ -82,6 +136,32 @@ class SecurityOptions(ServiceOptions):
         if self["burst"] is not None:
             self["burst"] = self.whole_number("burst", 1, int(_MOST_DATAGRAMS))
         self["drain-timeout"] = self.number("drain-timeout", 0.0, _MOST_SECONDS, "seconds")
+        if self["token-key-file"] is not None:
+            self.token_key = read_token_key(self["token-key-file"])
+        if self["public"] and not is_loopback(self["interface"]):
+            self._check_public()
+
+    def _check_public(self) -> None:
+        """Refuse the limits that are none.
+
+        Raises:
+            UsageError: One of them.
+        """
+        for option, what in (("rate", "one host"), ("total-rate", "all hosts together")):
+            if self[option] == 0:
+                raise usage.UsageError(
+                    f"--public: --{option} 0 lets {what} send without a limit; leave it out, or write a number of "
+                    "datagrams per second"
+                )
+        if self["log-only"]:
+            raise usage.UsageError(
+                "--public: --log-only refuses nothing; leave it out once the log shows nobody who is to be served"
+            )
+        for network in self.networks["trust"]:
+            if not network.prefixlen:
+                raise usage.UsageError(
+                    f"--public: --trust {network} lets everybody send without a limit; write your own networks"
+                )
 
     def number(self, option: str, least: float, most: float, unit: str) -> float:
         """Return the value of an option that is a number with or without decimals.
@@ -95,11 +175,72 @@ class SecurityOptions(ServiceOptions):
         raise usage.UsageError(f"--{option}: {text!r} is not a number of {unit} from {least:g} to {most:g}")
 
     def service_options(self) -> dict[str, Any]:
-        """Return what these options say, as arguments of the service."""
-        return {"drain_timeout": self["drain-timeout"], "public": bool(self["public"])}
+        """Return what these options say, as arguments of the service; what was not given is left to its defaults."""
+        options: dict[str, Any] = {"drain_timeout": self["drain-timeout"]}
+        if self.token_key is not None:
+            options["token_key"] = self.token_key
+        limits = {"rate": self["rate"], "burst": self["burst"], "total_rate": self["total-rate"]}
+        policy = {name: value for name, value in limits.items() if value is not None}
+        policy.update({name: tuple(networks) for name, networks in self.networks.items() if networks})
+        if self["log-only"]:
+            policy["log_only"] = True
+        if policy:
+            from .admission import AdmissionPolicy  # noqa: PLC0415  # only for who sets limits, for the start is timed
+
+            options["admission"] = AdmissionPolicy(**policy)
+        return options
 
     def _take_networks(self, option: str, text: str) -> None:
-        from ipaddress import ip_network  # noqa: PLC0415  # only for who names a network, for the start is timed
+        self.networks[option] += [parse_network(option, part.strip()) for part in text.split(",")]
 
-        for part in text.split(","):
-            self.networks[option].append(ip_network(part.strip()))
+
+def parse_network(option: str, text: str) -> IPv4Network | IPv6Network:
+    """Return the network that an option names; IPv4 in IPv6's notation as IPv4.
+
+    Raises:
+        UsageError: It is none; the text says how one is written.
+    """
+    import ipaddress  # noqa: PLC0415  # only for who names a network, for the start is timed
+
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+        address = ipaddress.ip_address(text.partition("/")[0])
+    except ValueError:
+        raise usage.UsageError(
+            f"--{option}: {text!r} is not a network; write for example 192.0.2.0/24, 2001:db8::/32, or one address"
+        ) from None
+    if address != network.network_address:
+        raise usage.UsageError(f"--{option}: {text} has bits behind its prefix; write {network}, or {address} alone")
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:
+        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def read_token_key(name: str) -> bytes:
+    """Return the secret in the file of ``--token-key-file``.
+
+    Raises:
+        UsageError: The file cannot be read, others than its owner and group can, or it is too short or too long.
+    """
+    advice = f"make one with: (umask 077; head -c 32 /dev/urandom > {name})"
+    try:
+        # A named pipe must not make the start wait for whoever writes into it.
+        with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123  # of a descriptor
+            found = os.fstat(file.fileno())
+            key = file.read(MAX_TOKEN_KEY + 1) if stat.S_ISREG(found.st_mode) else None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise usage.UsageError(f"--token-key-file: {name} cannot be read: {reason}; {advice}") from None
+    if key is None:
+        raise usage.UsageError(f"--token-key-file: {name} is not a regular file; {advice}")
+    if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise usage.UsageError(
+            f"--token-key-file: others can read or change {name}; take that away with: chmod o-rwx,g-w {name}"
+        )
+    if not MIN_TOKEN_KEY <= len(key) <= MAX_TOKEN_KEY:
+        raise usage.UsageError(
+            f"--token-key-file: {name} has {'more than ' if len(key) > MAX_TOKEN_KEY else ''}"
+            f"{min(len(key), MAX_TOKEN_KEY)} bytes; it must have {MIN_TOKEN_KEY} to {MAX_TOKEN_KEY}; {advice}"
+        )
+    return key

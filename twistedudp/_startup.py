@@ -12,9 +12,10 @@ that prints its one line. The traceback of the plugin's own code is in the log.
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.protocol import AbstractDatagramProtocol
@@ -25,12 +26,14 @@ from .address import format_address
 from .errors import LocalError, PluginError, TwistedUDPError
 from .plugins import construct, describe_exception, load_target, own_traceback
 from .server import UDPServerService, as_protocol
-from .transport import bind, port_holder
+from .transport import adopt, bind, port_holder
 from .transport._backend import choose_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
+
+    from twisted.internet.defer import Deferred
 
     from .address import Address
     from .interfaces import IDatagramPlugin
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PluginService",
+    "adopt_or_explain",
     "bind_discovery_or_explain",
     "bind_or_explain",
     "explain_bind_error",
@@ -48,6 +52,8 @@ __all__ = [
 ]
 
 _log = Logger(namespace="twistedudp")
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _UNPRIVILEGED_PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
@@ -74,6 +80,20 @@ def bind_or_explain(
         raise UsageError(explain_bind_error(error.socketError, port, interface, option)) from error
     except InvalidAddressError as error:
         raise UsageError(f"--interface: {interface!r}: {error.message}") from error
+
+
+def adopt_or_explain(descriptor: int, receive_buffer: int | None) -> BoundSocket:
+    """Take a UDP socket that was inherited, and see that there is a backend to serve it.
+
+    Args:
+        descriptor: Its number.
+        receive_buffer: Bytes to ask the kernel for; ``None`` asks for what is usual.
+
+    Raises:
+        LocalError: It is none that can be served, or as :func:`bind_or_explain`.
+    """
+    choose_backend()
+    return adopt(descriptor, receive_buffer=receive_buffer)
 
 
 def bind_discovery_or_explain(name: str, interface: str, port: int) -> BoundSocket:
@@ -228,7 +248,18 @@ def _log_each_datagram(protocol: Any, name: str) -> None:
 
 
 class PluginService(UDPServerService):
-    """Serves a plugin's target under ``twistd``; an error at the start is told in one line."""
+    """Serves a plugin's target under ``twistd``: an error at the start is told in one line, a stop drains.
+
+    Args:
+        arguments: As for :class:`UDPServerService`.
+        drain_timeout: Seconds that running requests are given at a stop.
+        options: As for :class:`UDPServerService`.
+    """
+
+    def __init__(self, *arguments: Any, drain_timeout: float = 0.0, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._drain_timeout = drain_timeout
+        self._is_stopping = False
 
     def startService(self) -> None:
         """Import, construct and serve the plugin's target.
@@ -238,6 +269,7 @@ class PluginService(UDPServerService):
                 the process unhandled, Python prints one line for it.
             LocalError: The port could not be bound anew at a second start; told in the same way.
         """
+        self._is_stopping = False
         try:
             super().startService()
         except TwistedUDPError as error:
@@ -254,10 +286,42 @@ class PluginService(UDPServerService):
             _tell(told)
             raise told from error
 
+    def stopService(self) -> Deferred[Any] | None:
+        """Let what runs be answered, then stop; a second call, or a second SIGTERM or SIGINT, stops at once.
+
+        ``twistd`` calls it before the reactor stops, and the reactor waits for the Deferred.
+        """
+        if self._is_stopping or self.address is None:
+            return super().stopService()
+        self._is_stopping = True
+        stopped = self.drain(self._drain_timeout)
+        if self.draining:
+            handlers = {number: _at_signal(self._reactor, number, self.stopService) for number in _STOP_SIGNALS}
+
+            def restore(result: object) -> object:
+                for number, handler in handlers.items():
+                    if handler is not None:
+                        signal.signal(number, handler)
+                return result
+
+            stopped.addBoth(restore)
+        return stopped
+
     def _explain(self, error: CannotListenError) -> str:
         if error.interface == self._interface and error.port == self._port:
             return explain_bind_error(error.socketError, error.port, error.interface)
         return explain_discovery_error(error.socketError, error.port)
+
+
+def _at_signal(reactor: Any, number: signal.Signals, call: Callable[[], object]) -> Any:
+    """Have something called in the reactor at a signal; return what was done at it before, None if that goes on.
+
+    The reactor's own handler asks it to stop, which it does already, and that would be an error in the log.
+    """
+    try:
+        return signal.signal(number, lambda *_: reactor.callFromThread(call))
+    except ValueError:  # not in the main thread: whoever runs a reactor there deals with signals
+        return None
 
 
 def _tell(error: TwistedUDPError) -> None:

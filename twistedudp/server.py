@@ -143,6 +143,11 @@ class UDPServerService(Service):
         self._draining: Draining | None = None
 
     @property
+    def draining(self) -> bool:
+        """Whether it lets nothing new in, and stops when what runs has been answered."""
+        return self._draining is not None
+
+    @property
     def stats(self) -> DatagramStats | None:
         """The counters of the port in use, or of the last one, with what the kernel counts brought up to date.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "makeService"]
 
 _PRIVILEGED_PORTS_FLAG: Final = "answer-privileged-ports"
+_LOOPBACK: Final = "127.0.0.1"
 _MAX_RECEIVE_BUFFER: Final = 2**30 - 1
 """Bytes; Linux doubles the number it is given and keeps it in an int (net/core/sock.c)."""
 
@@ -49,8 +50,13 @@ class Options(SecurityOptions):
         "twisted/plugins offers. An option of twistd itself, such as -n or --uid, stands before the word udpecho."
     )
     optParameters = (
-        ("port", "p", str(DEFAULT_PORT), "The UDP port; 0 picks a free one."),
-        ("interface", "i", "127.0.0.1", "The address to listen on, IPv4 or IPv6; 0.0.0.0 all of IPv4, :: all of both."),
+        ("port", "p", None, f"The UDP port; 0 picks a free one. [default: {DEFAULT_PORT}]"),
+        (
+            "interface",
+            "i",
+            None,
+            f"The address to listen on, IPv4 or IPv6; 0.0.0.0 all of IPv4, :: all of both. [default: {_LOOPBACK}]",
+        ),
         ("protocol", None, "echo", "The protocol to serve; see --list-protocols."),
         ("max-datagram-size", None, "65535", "Bytes; a larger datagram is counted and dropped, never cut."),
         (
@@ -102,13 +108,12 @@ class Options(SecurityOptions):
             UsageError: A value is wrong, or the port cannot be had.
             PluginError: There is not exactly one plugin of that name.
         """
-        self["port"] = self.whole_number("port", 0, 65535)
+        self._check_address()
         self["max-datagram-size"] = self.whole_number("max-datagram-size", 1, 65535)
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = self.whole_number("receive-buffer", 1, _MAX_RECEIVE_BUFFER)
         self._check_discovery()
         self.check_security()
-        self.check_interface()
         if self[_PRIVILEGED_PORTS_FLAG]:
             self._answer_privileged_ports()
         self.installed = installed_plugins()
@@ -119,11 +124,28 @@ class Options(SecurityOptions):
             port, interface = self["discovery-port"], self["interface"]
             self.discovery_bound = _startup.bind_discovery_or_explain(self["discoverable"], interface, port)
         try:
-            self.bound = _startup.bind_or_explain(self["port"], self["interface"], self["receive-buffer"])
+            if self.descriptor is not None:
+                self.bound = _startup.adopt_or_explain(self.descriptor, self["receive-buffer"])
+            else:
+                self.bound = _startup.bind_or_explain(self["port"], self["interface"], self["receive-buffer"])
         except BaseException:
             if self.discovery_bound is not None:
                 self.discovery_bound.close()
             raise
+
+    def _check_address(self) -> None:
+        """Check where to listen: on the socket that was inherited, or on what the options say."""
+        port, interface = self["port"], self["interface"]
+        if port is not None:
+            port = self.whole_number("port", 0, 65535)
+        if interface is not None:
+            self.check_interface()
+        inherited = self.inherited_address(port, interface)
+        if inherited is not None:
+            self["interface"], self["port"] = inherited
+        else:
+            self["port"] = DEFAULT_PORT if port is None else port
+            self["interface"] = interface or _LOOPBACK
 
     def _check_discovery(self) -> None:
         if self["discovery-port"] is None:
@@ -171,6 +193,7 @@ def makeService(options: Options) -> IService:
     from ._startup import PluginService, protocol_factory, tell_of_broken_files  # noqa: PLC0415  # see postOptions
 
     tell_of_broken_files(options.installed.broken)
+    options.tell_of_unserved()
     service: Any = PluginService(
         reactor,
         options["port"],
@@ -183,6 +206,7 @@ def makeService(options: Options) -> IService:
         discoverable=options["discoverable"],
         discovery_port=options["discovery-port"],
         discovery_bound=options.discovery_bound,
+        **options.service_options(),
     )
     service.setName(options.plugin.plugin.name)
     return service  # type: ignore[no-any-return]  # Service implements IService by a decorator mypy does not follow

@@ -12,6 +12,7 @@ from ._backend import BACKENDS
 from ._bound import DEFAULT_RECEIVE_BUFFER, BoundSocket, bind
 from ._errors import BroadcastNotAllowed
 from ._holder import port_holder
+from ._inherited import InheritedSocketError, adopt
 from ._listen import listen
 from ._port import MAX_DATAGRAM_SIZE, DatagramPort
 from ._scalar import DATAGRAMS_PER_TURN, SECONDS_PER_TURN
@@ -27,6 +28,8 @@ __all__ = [
     "BroadcastNotAllowed",
     "DatagramPort",
     "DatagramStats",
+    "InheritedSocketError",
+    "adopt",
     "bind",
     "listen",
     "port_holder",

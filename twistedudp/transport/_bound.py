@@ -30,6 +30,7 @@ __all__ = [
     "bind",
     "check_bound",
     "granted_receive_buffer",
+    "set_options",
 ]
 
 IP_MULTICAST_ALL: Final = 49
@@ -120,7 +121,9 @@ def bind(port: int, interface: str = "", *, receive_buffer: int | None = None, r
         raise cannot_listen(interface, port, error) from error
     try:
         handle.setblocking(False)
-        _set_options(handle, wildcard=interface in ANY_HOSTS)
+        if family == socket.AF_INET6:
+            handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(interface not in ANY_HOSTS))
+        set_options(handle, wildcard=interface in ANY_HOSTS)
         if reuse_port:
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         handle.bind(sockaddr_of((interface, port), family=family, dual_stack=False) if interface else ("", port))
@@ -143,11 +146,9 @@ def check_bound(bound: object) -> None:
         raise TypeError(f"bound={bound!r}: it must be None or what twistedudp.transport.bind() returned")
 
 
-def _set_options(handle: socket.socket, *, wildcard: bool) -> None:
+def set_options(handle: socket.socket, *, wildcard: bool) -> None:
     """Set what the port relies on; an option that this kernel lacks costs its feature only, not the port."""
     ipv6 = handle.family == socket.AF_INET6
-    if ipv6:
-        handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not wildcard))
     if not _kernel.LINUX:
         return
     options = [(socket.IPPROTO_IP, _kernel.IP_RECVERR), (socket.SOL_SOCKET, _kernel.SO_RXQ_OVFL)]

@@ -111,6 +111,8 @@ _FAMILY = struct.Struct("=H")
 _HOPS = struct.Struct("=i")
 _UNSPECIFIED_INTERFACE = 0
 _IPV4_ANY = bytes(4)
+_IPV4_FIRST_GROUP: Final = 224
+"""RFC 5771: multicast addresses begin here; above are none that a host can have, but 255.255.255.255."""
 
 
 MOST_ANSWER_HOPS: Final = 64
@@ -182,6 +184,10 @@ def parse_return_path(asked: bytes) -> ReturnPath:
     """Turn the bytes of the control message IP_PKTINFO or IPV6_PKTINFO into the way back."""
     if len(asked) == _IN_PKTINFO.size:
         _, local, addressed = _IN_PKTINFO.unpack(asked)
+        if local == _IPV4_ANY:  # it came before the socket had the option: only the header's destination is told
+            if addressed[0] >= _IPV4_FIRST_GROUP:
+                return ReturnPath([], to_group=True)
+            local = addressed
         back = _IN_PKTINFO.pack(_UNSPECIFIED_INTERFACE, local, _IPV4_ANY)
         # ipi_spec_dst is the host's own address that received it (ip(7)); it differs from the header's destination
         # only where that is a broadcast or multicast address.

@@ -49,6 +49,7 @@ cdef enum:
     SLOT_STRIDE = 65920   # ... and 384 more, so that equal offsets of neighbours differ by six cache lines
     CONTROL_SIZE = 192    # bytes: two packet informations, drop count, segment size and time take 152
     IN_PKTINFO = 8        # <linux/in.h>: IP_PKTINFO
+    FIRST_GROUP = 224     # RFC 5771: the first byte of multicast addresses; above are none that a host can have
     IN6_PKTINFO = 50      # <linux/in6.h>: IPV6_PKTINFO
     TTL = 2               # <linux/in.h>: IP_TTL
     HOPLIMIT = 52         # <linux/in6.h>: IPV6_HOPLIMIT
@@ -287,13 +288,20 @@ cdef class Incoming:
         """Turn ``struct in_pktinfo`` into the way back.
 
         ``ipi_spec_dst`` is this host's own address that received the datagram (ip(7)); the header's destination differs
-        from it only where it is a broadcast or multicast address.
+        from it only where it is a broadcast or multicast address. A datagram that came before the socket had the option
+        has no address there, and only the header's destination is told.
         """
-        item.to_group = _differ(data + 4, data + 8)
+        cdef const uint8_t *local = data + 4
+        if local[0] | local[1] | local[2] | local[3]:
+            item.to_group = _differ(local, data + 8)
+        else:
+            item.to_group = data[8] >= FIRST_GROUP
+            if not item.to_group:
+                local = data + 8
         if self._return_path:
             item.path.size = IN_PKTINFO_SIZE
             memset(item.path.data, 0, IN_PKTINFO_SIZE)
-            memcpy(item.path.data + 4, data + 4, 4)
+            memcpy(item.path.data + 4, local, 4)
 
     cdef void _read_pktinfo6(self, const uint8_t *data, Received *item) noexcept:
         """Turn ``struct in6_pktinfo`` into the way back."""
