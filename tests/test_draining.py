@@ -149,8 +149,8 @@ class DrainTests(DrainingTestCase):
         self.send(_msgpack.encode_request(1, "wait", []))
         self.service.drain(60.0)
         for payload in (
-            _msgpack.encode_request(2, "value", [1]),
-            _msgpack.encode_request(3, "look", []),
+            _msgpack.encode_request(2, "value", ["x" * 40]),
+            _msgpack.encode_request(3, "look", ["x" * 40]),
             _msgpack.encode_request(4, "no_such_method", []),
             _msgpack.encode_notification("notice", []),
         ):
@@ -176,6 +176,29 @@ class DrainTests(DrainingTestCase):
             waiting.callback(7)
             self.advance()
         self.assertEqual(self.replies(), [7, 7])
+
+    def test_unproven_addresses(self) -> None:
+        """Who has to prove its address before it is sent a large response gets it before the stop, all by itself."""
+        call = self.caller.call("wait", timeout=60.0)
+        self.advance()
+        stopped = self.service.drain(60.0)
+        self.methods.waiting[0].callback("x" * 1000)
+        self.assertNoResult(stopped)
+        self.advance()
+        self.assertEqual(self.result(call), "x" * 1000)
+        self.assertEqual(self.protocol.stats.proofs, 1)
+        self.check_stopped(stopped)
+
+    def test_forged_address(self) -> None:
+        """A response that nobody comes for does not hold the stop up for longer than the timeout."""
+        self.send(_msgpack.encode_request(1, "wait", []))
+        stopped = self.service.drain(2.0)
+        self.methods.waiting[0].callback("x" * 1000)
+        self.advance(1.9)
+        self.assertNoResult(stopped)
+        self.advance(0.2)
+        self.assertEqual(self.replies(), ["unproven_address"])
+        self.check_stopped(stopped)
 
     def test_repeated_from_a_fresh_port(self) -> None:
         """Our client repeats an idempotent call from another port: that does not make it a new one."""

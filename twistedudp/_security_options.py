@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.logger import Logger
@@ -18,6 +18,7 @@ from twisted.python import usage
 
 from ._options import ServiceOptions
 from .address import is_loopback
+from .errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +26,9 @@ if TYPE_CHECKING:
 
     from .address import Address
 
-__all__ = ["MAX_TOKEN_KEY", "MIN_TOKEN_KEY", "SecurityOptions", "parse_network", "read_token_key"]
+__all__ = ["DRAIN_TIMEOUT", "SecurityOptions", "parse_network"]
 
 _log = Logger(namespace="twistedudp")
-
-MIN_TOKEN_KEY: Final = 32
-MAX_TOKEN_KEY: Final = 1024
-"""Bytes of the secret in ``--token-key-file``: fewer could be guessed, more is surely another file."""
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that running requests are given at a stop where ``--drain-timeout`` says nothing: longer than the two seconds
@@ -137,9 +134,27 @@ class SecurityOptions(ServiceOptions):
             self["burst"] = self.whole_number("burst", 1, int(_MOST_DATAGRAMS))
         self["drain-timeout"] = self.number("drain-timeout", 0.0, _MOST_SECONDS, "seconds")
         if self["token-key-file"] is not None:
-            self.token_key = read_token_key(self["token-key-file"])
+            self.token_key = self._read_token_key()
         if self["public"] and not is_loopback(self["interface"]):
             self._check_public()
+
+    def _read_token_key(self) -> bytes:
+        """Return the secret in the file; it is read now, for after ``--uid`` it need not be readable any more.
+
+        Raises:
+            UsageError: There is none, or it is no secret.
+        """
+        from ._address_tokens import read_token_key  # noqa: PLC0415  # only for who has one, for the start is timed
+
+        if self["protocol"] == "echo":
+            raise usage.UsageError(
+                "--token-key-file belongs to protocols that serve methods; echo sends nobody more than it got: leave "
+                "it out"
+            )
+        try:
+            return read_token_key(Path(self["token-key-file"]))
+        except (LocalError, ValueError) as error:  # ValueError: a NUL in the name
+            raise usage.UsageError(f"--token-key-file: {error}") from None
 
     def _check_public(self) -> None:
         """Refuse the limits that are none.
@@ -215,32 +230,3 @@ def parse_network(option: str, text: str) -> IPv4Network | IPv6Network:
     if mapped is not None and network.prefixlen >= 96:
         return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
     return network
-
-
-def read_token_key(name: str) -> bytes:
-    """Return the secret in the file of ``--token-key-file``.
-
-    Raises:
-        UsageError: The file cannot be read, others than its owner and group can, or it is too short or too long.
-    """
-    advice = f"make one with: (umask 077; head -c 32 /dev/urandom > {name})"
-    try:
-        # A named pipe must not make the start wait for whoever writes into it.
-        with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123  # of a descriptor
-            found = os.fstat(file.fileno())
-            key = file.read(MAX_TOKEN_KEY + 1) if stat.S_ISREG(found.st_mode) else None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise usage.UsageError(f"--token-key-file: {name} cannot be read: {reason}; {advice}") from None
-    if key is None:
-        raise usage.UsageError(f"--token-key-file: {name} is not a regular file; {advice}")
-    if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise usage.UsageError(
-            f"--token-key-file: others can read or change {name}; take that away with: chmod o-rwx,g-w {name}"
-        )
-    if not MIN_TOKEN_KEY <= len(key) <= MAX_TOKEN_KEY:
-        raise usage.UsageError(
-            f"--token-key-file: {name} has {'more than ' if len(key) > MAX_TOKEN_KEY else ''}"
-            f"{min(len(key), MAX_TOKEN_KEY)} bytes; it must have {MIN_TOKEN_KEY} to {MAX_TOKEN_KEY}; {advice}"
-        )
-    return key

@@ -122,6 +122,7 @@ class RPCServerProtocol(DatagramProtocol):
         self._failures: WeakKeyDictionary[Deferred[object], Failure] = WeakKeyDictionary()
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
         self._large_limit = RateLimit(1, 60.0, clock)
+        self._drained: Deferred[None] | None = None
         self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
 
     @property
@@ -220,23 +221,13 @@ class RPCServerProtocol(DatagramProtocol):
         What runs is answered, and a request that is repeated gets the response that is kept for it.
 
         Returns:
-            A Deferred that fires with None when nothing runs any more.
+            A Deferred that fires with None when nothing runs any more, and whoever had to prove its address before its
+            response could be sent has done so.
         """
         self._responder.drain()
-        drained: Deferred[None] = Deferred()
-        running = len(self._unfinished)
-
-        def one_less(result: object) -> object:
-            nonlocal running
-            running -= 1
-            if not running:
-                drained.callback(None)
-            return result
-
-        for deferred in list(self._unfinished):  # its answer has left when it comes to this
-            deferred.addBoth(one_less)
-        if not running and not drained.called:
-            drained.callback(None)
+        self._drained = Deferred()
+        drained = self._drained
+        self._flush()
         return drained
 
     def doStop(self) -> None:
@@ -360,6 +351,9 @@ class RPCServerProtocol(DatagramProtocol):
         for payload, peer in datagrams:
             if len(payload) > SAFE_PAYLOAD:
                 self._note_large(payload, peer)
+        if self._drained is not None and self._responder.is_drained:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
 
     def _note_large(self, payload: bytes, peer: Address) -> None:
         """Say that a response may be cut into fragments on its way, unless it does not leave this machine.

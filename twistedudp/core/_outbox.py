@@ -45,14 +45,17 @@ class Outbox:
         budget: It; the owner may set it to ``None`` when it learns that nobody can forge an address.
         closing: Whether the server stops: short errors then have the allowance of ``unproven_address``.
         datagrams: What is to be sent, in order, with its peers; the owner takes it.
+        owed: The requests, each with its peer, whose responses were kept while the server was closing and not sent
+            since. No more than ran when that began.
     """
 
-    __slots__ = ("_cache", "_stats", "_waiting", "budget", "closing", "datagrams")
+    __slots__ = ("_cache", "_stats", "_waiting", "budget", "closing", "datagrams", "owed")
 
     def __init__(self, stats: ResponderStats, cache: ResponseCache, budget: ReplyBudget | None) -> None:
         self.budget = budget
         self.closing = False
         self.datagrams: list[tuple[bytes, Address]] = []
+        self.owed: set[tuple[bytes, Address]] = set()
         self._stats = stats
         self._cache = cache
         self._waiting: OrderedDict[str, dict[tuple[Address, bytes], None]] = OrderedDict()
@@ -64,9 +67,11 @@ class Outbox:
         budget = self.budget
         if budget is None or (len(payload) <= FACTOR * len(incoming.payload) and not budget.debts):  # as usual
             self.datagrams.append((payload, incoming.peer))
-        elif not self.post(payload, incoming.peer, incoming.payload) and incoming.done and incoming.cached is None:
-            # That of an idempotent method is kept as well, as far as there is room.
-            self._cache.keep(incoming.payload, incoming.peer, payload, budget.now)
+        elif not self.post(payload, incoming.peer, incoming.payload) and incoming.done:
+            if self.closing:
+                self.owed.add((incoming.payload, incoming.peer))
+            if incoming.cached is None:  # that of an idempotent method is kept as well, as far as there is room
+                self._cache.keep(incoming.payload, incoming.peer, payload, budget.now)
 
     def post(self, payload: bytes, peer: Address, request: bytes) -> bool:
         """Send a response, if its peer may be sent so much; tell whether that was done.
@@ -82,6 +87,8 @@ class Outbox:
             if budget is not None and budget.debts and unused > 0:
                 budget.pay(peer[0], unused)
             self.datagrams.append((payload, peer))
+            if self.owed:
+                self.owed.discard((request, peer))
             return True
         if self.closing and len(payload) <= ALLOWANCE:  # a proof would come too late
             if budget.may_refuse(peer[0], len(request), len(payload)):

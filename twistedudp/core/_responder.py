@@ -297,7 +297,13 @@ class Responder:
     def drain(self) -> None:
         """Let nothing new in until :meth:`close`; what runs is answered, and what repeats gets its kept response."""
         self._max_running = _DRAINING
+        self._outbox.closing = True
         self._draining = {(incoming.peer[0], incoming.msgid): incoming for incoming in self._running}
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing runs, and all have their responses but who could be somebody else."""
+        return not self._running and not self._outbox.owed
 
     def close(self) -> None:
         """Answer everything that is running with the error that the server stops."""
@@ -307,6 +313,7 @@ class Responder:
         self._max_running = self.settings.max_running
         self._draining = {}
         self._outbox.closing = False
+        self._outbox.owed.clear()
 
     def use_tokens(self, tokens: Tokens) -> None:
         """Prove addresses by other tokens from now on."""
