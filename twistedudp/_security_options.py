@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -21,12 +22,16 @@ from .address import is_loopback
 from .errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
-    from .address import Address
+    from twisted.internet.protocol import AbstractDatagramProtocol
 
-__all__ = ["DRAIN_TIMEOUT", "SecurityOptions", "parse_network"]
+    from .address import Address
+    from .admission import AdmissionPolicy
+    from .interfaces import IDatagramPlugin
+
+__all__ = ["DRAIN_TIMEOUT", "SecurityOptions"]
 
 _log = Logger(namespace="twistedudp")
 
@@ -35,8 +40,6 @@ DRAIN_TIMEOUT: Final = 5.0
 that a call lasts by default, shorter than the ten after which a container is killed."""
 
 _MOST_SECONDS: Final = 3600.0
-_MOST_DATAGRAMS: Final = 1e9
-"""Per second: more than any network brings; what exceeds it is surely a mistake."""
 _MOST_DESCRIPTOR: Final = 2**20
 """``fs.nr_open``: the kernel lets no process have a descriptor above it, as it comes."""
 
@@ -48,6 +51,7 @@ class SecurityOptions(ServiceOptions):
 
     Attributes:
         networks: What ``--allow``, ``--deny`` and ``--trust`` gave, by the option's name.
+        admission: What they and the rates amount to, None where nothing was said.
         token_key: What ``--token-key-file`` holds.
         descriptor: The inherited socket that is to be served, None where a port is bound.
         unserved: The descriptors that were passed beside it.
@@ -69,6 +73,7 @@ class SecurityOptions(ServiceOptions):
     def __init__(self) -> None:
         super().__init__()
         self.networks: dict[str, list[IPv4Network | IPv6Network]] = {"allow": [], "deny": [], "trust": []}
+        self.admission: AdmissionPolicy | None = None
         self.token_key: bytes | None = None
         self.descriptor: int | None = None
         self.unserved: list[int] = []
@@ -121,22 +126,123 @@ class SecurityOptions(ServiceOptions):
                 unserved=", ".join(map(str, self.unserved)),
             )
 
+    @property
+    def is_public(self) -> bool:
+        """Whether ``--public`` asks for more than on loopback, where nobody but this machine is."""
+        return bool(self["public"]) and not is_loopback(self["interface"])
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether DTLS has proven who asks before the protocol sees anything."""
+        return bool(self.get("dtls-cert"))
+
     def check_security(self) -> None:
         """Check every value of these options, and read the files that they name.
 
         Raises:
             UsageError: A value is wrong, or two contradict each other.
         """
-        for option in ("rate", "total-rate"):
-            if self[option] is not None:
-                self[option] = self.number(option, 0.0, _MOST_DATAGRAMS, "datagrams per second")
-        if self["burst"] is not None:
-            self["burst"] = self.whole_number("burst", 1, int(_MOST_DATAGRAMS))
-        self["drain-timeout"] = self.number("drain-timeout", 0.0, _MOST_SECONDS, "seconds")
+        self["drain-timeout"] = self.number("drain-timeout", "seconds", _MOST_SECONDS)
+        if self.is_public:
+            self._check_public()
+        self._check_admission()
         if self["token-key-file"] is not None:
             self.token_key = self._read_token_key()
-        if self["public"] and not is_loopback(self["interface"]):
-            self._check_public()
+
+    def _check_admission(self) -> None:
+        """Make a policy of what was said about it; where nothing was, the service has its own default."""
+        policy: dict[str, Any] = {name: tuple(networks) for name, networks in self.networks.items() if networks}
+        for option in ("rate", "burst", "total-rate"):
+            if self[option] is not None:
+                policy[option.replace("-", "_")] = self.number(option, "datagrams")
+        if self["log-only"]:
+            policy["log_only"] = True
+        if policy:
+            from .admission import AdmissionPolicy, PolicyError  # noqa: PLC0415  # only for who sets limits
+
+            try:
+                self.admission = AdmissionPolicy(**policy)
+            except PolicyError as error:
+                option = error.parameter.replace("_", "-")
+                raise usage.UsageError(f"--{option}{str(error).removeprefix(error.parameter)}") from None
+
+    def _check_public(self) -> None:
+        """Refuse the limits that are none, and what would let servers answer one another.
+
+        Raises:
+            UsageError: One of them.
+        """
+        for option, what in (("rate", "one host"), ("total-rate", "all hosts together")):
+            if self[option] is not None and not self.number(option, "datagrams"):
+                raise usage.UsageError(
+                    f"--public: --{option} 0 lets {what} send without a limit; leave it out, or write a number of "
+                    "datagrams per second"
+                )
+        if self["log-only"]:
+            raise usage.UsageError(
+                "--public: --log-only refuses nothing; leave it out once the log shows nobody who is to be served"
+            )
+        for network in self.networks["trust"]:
+            if not network.prefixlen:
+                raise usage.UsageError(
+                    f"--public: --trust {network} lets everybody send without a limit; write your own networks"
+                )
+        if self.get("answer-privileged-ports"):
+            raise usage.UsageError(
+                "--public: --answer-privileged-ports lets servers that echo answer one another; leave it out"
+            )
+
+    def check_public_plugin(self, plugin: IDatagramPlugin) -> None:
+        """Refuse what a plugin itself says is unsafe; see :mod:`twistedudp._public`.
+
+        Raises:
+            PluginError: It is not to be served on a public address.
+        """
+        if self.is_public and not self.is_encrypted:
+            from ._public import check_plugin  # noqa: PLC0415  # only for who asks, for the start is timed
+
+            check_plugin(plugin)
+
+    def preparations(self) -> list[Callable[[IDatagramPlugin, AbstractDatagramProtocol], None]]:
+        """Return what is to be done with the protocol before it is served; each may raise ``PluginError``."""
+        steps: list[Callable[[IDatagramPlugin, AbstractDatagramProtocol], None]] = []
+        if self.is_public or self.token_key is not None:
+            from . import _public  # noqa: PLC0415  # only for who asks, for the start is timed
+
+            if self.is_public:
+                steps.append(partial(_public.check_protocol, encrypted=self.is_encrypted))
+            if self.token_key is not None:
+                steps.append(_public.check_token_key)
+        return steps
+
+    def number(self, option: str, unit: str, most: float = float("inf")) -> float:
+        """Return the value of an option that is a number, 0 or more, with or without decimals.
+
+        Raises:
+            UsageError: It is none, or too large.
+        """
+        text = self[option]
+        if _NUMBER.fullmatch(text) and float(text) <= most:
+            return float(text)
+        limit = "" if most == float("inf") else f" from 0 to {most:g}"
+        raise usage.UsageError(f"--{option}: {text!r} is not a number of {unit}{limit}")
+
+    def service_options(self) -> dict[str, Any]:
+        """Return what these options say, as arguments of the service; what was not given is left to its defaults."""
+        options: dict[str, Any] = {"drain_timeout": self["drain-timeout"]}
+        if self.token_key is not None:
+            options["token_key"] = self.token_key
+        if self.admission is not None:
+            options["admission"] = self.admission
+        return options
+
+    def _take_networks(self, option: str, text: str) -> None:
+        from .admission import parse_network  # noqa: PLC0415  # only for who names a network, for the start is timed
+
+        try:
+            self.networks[option] += [parse_network(part) for part in text.split(",")]
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from None
 
     def _read_token_key(self) -> bytes:
         """Return the secret in the file; it is read now, for after ``--uid`` it need not be readable any more.
@@ -155,78 +261,3 @@ class SecurityOptions(ServiceOptions):
             return read_token_key(Path(self["token-key-file"]))
         except (LocalError, ValueError) as error:  # ValueError: a NUL in the name
             raise usage.UsageError(f"--token-key-file: {error}") from None
-
-    def _check_public(self) -> None:
-        """Refuse the limits that are none.
-
-        Raises:
-            UsageError: One of them.
-        """
-        for option, what in (("rate", "one host"), ("total-rate", "all hosts together")):
-            if self[option] == 0:
-                raise usage.UsageError(
-                    f"--public: --{option} 0 lets {what} send without a limit; leave it out, or write a number of "
-                    "datagrams per second"
-                )
-        if self["log-only"]:
-            raise usage.UsageError(
-                "--public: --log-only refuses nothing; leave it out once the log shows nobody who is to be served"
-            )
-        for network in self.networks["trust"]:
-            if not network.prefixlen:
-                raise usage.UsageError(
-                    f"--public: --trust {network} lets everybody send without a limit; write your own networks"
-                )
-
-    def number(self, option: str, least: float, most: float, unit: str) -> float:
-        """Return the value of an option that is a number with or without decimals.
-
-        Raises:
-            UsageError: It is none, or out of range.
-        """
-        text = self[option]
-        if _NUMBER.fullmatch(text) and least <= float(text) <= most:
-            return float(text)
-        raise usage.UsageError(f"--{option}: {text!r} is not a number of {unit} from {least:g} to {most:g}")
-
-    def service_options(self) -> dict[str, Any]:
-        """Return what these options say, as arguments of the service; what was not given is left to its defaults."""
-        options: dict[str, Any] = {"drain_timeout": self["drain-timeout"]}
-        if self.token_key is not None:
-            options["token_key"] = self.token_key
-        limits = {"rate": self["rate"], "burst": self["burst"], "total_rate": self["total-rate"]}
-        policy = {name: value for name, value in limits.items() if value is not None}
-        policy.update({name: tuple(networks) for name, networks in self.networks.items() if networks})
-        if self["log-only"]:
-            policy["log_only"] = True
-        if policy:
-            from .admission import AdmissionPolicy  # noqa: PLC0415  # only for who sets limits, for the start is timed
-
-            options["admission"] = AdmissionPolicy(**policy)
-        return options
-
-    def _take_networks(self, option: str, text: str) -> None:
-        self.networks[option] += [parse_network(option, part.strip()) for part in text.split(",")]
-
-
-def parse_network(option: str, text: str) -> IPv4Network | IPv6Network:
-    """Return the network that an option names; IPv4 in IPv6's notation as IPv4.
-
-    Raises:
-        UsageError: It is none; the text says how one is written.
-    """
-    import ipaddress  # noqa: PLC0415  # only for who names a network, for the start is timed
-
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-        address = ipaddress.ip_address(text.partition("/")[0])
-    except ValueError:
-        raise usage.UsageError(
-            f"--{option}: {text!r} is not a network; write for example 192.0.2.0/24, 2001:db8::/32, or one address"
-        ) from None
-    if address != network.network_address:
-        raise usage.UsageError(f"--{option}: {text} has bits behind its prefix; write {network}, or {address} alone")
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is not None and network.prefixlen >= 96:
-        return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
-    return network

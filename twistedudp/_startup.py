@@ -178,11 +178,16 @@ def tell_of_broken_files(broken: Iterable[BrokenPluginFile]) -> None:
 
 
 def protocol_factory(
-    plugin: IDatagramPlugin, options: Mapping[str, str], *, verbose: bool = False
+    plugin: IDatagramPlugin,
+    options: Mapping[str, str],
+    *,
+    verbose: bool = False,
+    prepare: Iterable[Callable[[IDatagramPlugin, AbstractDatagramProtocol], None]] = (),
 ) -> Callable[[], AbstractDatagramProtocol]:
     """Return what imports and constructs a plugin's target when it is called, not before.
 
-    The callable raises :class:`PluginError` for whatever is wrong with the target or the options.
+    The callable raises :class:`PluginError` for whatever is wrong with the target or the options. Each of ``prepare``
+    is called with what was made, and may refuse it in the same way.
     """
     name = plugin.name
     wanted_by = f"protocol {name!r}"
@@ -203,6 +208,8 @@ def protocol_factory(
             raise PluginError(name, f"{wanted_by}: {error}") from None
         except TypeError:
             raise PluginError(name, _not_servable(wanted_by, plugin.target)) from None
+        for step in prepare:
+            step(plugin, protocol)
         if verbose:
             _log_each_datagram(protocol, name)
         return protocol

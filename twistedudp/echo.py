@@ -81,6 +81,8 @@ class EchoProtocol(DatagramProtocol):
 
     reflects = True
     """What is served answers whatever comes: two such servers must not answer each other for ever."""
+    amplifies = False
+    """It sends a peer what came from there, and no more: see ``--public``."""
 
     transport: Any  # our own port or any other IUDPTransport: the difference is one attribute
 

@@ -66,12 +66,14 @@ class DatagramPlugin:
         target: ``"module:Class"``, a ``DatagramProtocol`` or an ``RPCMethods``, or a callable that returns one;
             imported only when chosen, and after ``--uid`` took effect. Its parameters are the protocol's options.
         description: One line that ``--list-protocols`` shows.
+        amplifies: Whether it may send a peer more than three times the bytes that came from there, so that ``--public``
+            refuses it in plaintext; ``None`` leaves the answer to an attribute of that name of the protocol.
 
     Raises:
         PluginError: An argument is none of these.
     """
 
-    def __init__(self, name: str, target: str, description: str) -> None:
+    def __init__(self, name: str, target: str, description: str, *, amplifies: bool | None = None) -> None:
         if not _is_text(name) or not _NAME.fullmatch(name):
             raise PluginError(str(name), f"{name!r} is no plugin name: use letters, digits, '.', '_' and '-'")
         if not _is_text(target):
@@ -81,7 +83,10 @@ class DatagramPlugin:
             raise PluginError(name, f"plugin {name!r}: the description must be one line of text, not {description!r}")
         self.name = name
         self.target = target
+        if amplifies not in (None, True, False):
+            raise PluginError(name, f"plugin {name!r}: amplifies must be True, False or None, not {amplifies!r}")
         self.description = description
+        self.amplifies = amplifies
 
     def __repr__(self) -> str:
         return f"DatagramPlugin({self.name!r}, {self.target!r}, {self.description!r})"

@@ -132,6 +132,11 @@ class RPCServerProtocol(DatagramProtocol):
         stats.probe_sessions_evicted = self._probe_sessions.evicted
         return stats
 
+    @property
+    def amplifies(self) -> bool:
+        """Whether an address that nobody has proven may be sent more than three times what came from there."""
+        return not self._responder.bounds_responses
+
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Answer a request, run a notification, drop anything else.
 

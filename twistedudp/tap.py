@@ -118,6 +118,7 @@ class Options(SecurityOptions):
             self._answer_privileged_ports()
         self.installed = installed_plugins()
         self.plugin = self.installed.named(self["protocol"])
+        self.check_public_plugin(self.plugin.plugin)
         from . import _startup  # noqa: PLC0415  # --help and --list-protocols need no transport
 
         if self["discoverable"] is not None:
@@ -194,10 +195,16 @@ def makeService(options: Options) -> IService:
 
     tell_of_broken_files(options.installed.broken)
     options.tell_of_unserved()
+    factory = protocol_factory(
+        options.plugin.plugin,
+        options.protocol_options,
+        verbose=bool(options["verbose"]),
+        prepare=options.preparations(),
+    )
     service: Any = PluginService(
         reactor,
         options["port"],
-        protocol_factory(options.plugin.plugin, options.protocol_options, verbose=bool(options["verbose"])),
+        factory,
         options["interface"],
         max_datagram_size=options["max-datagram-size"],
         receive_buffer=options["receive-buffer"],

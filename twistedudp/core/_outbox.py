@@ -149,6 +149,7 @@ class Outbox:
                 kept = self._cache.repeated(request, asker, self.budget.now)
                 if kept is not None and kept.response is not None:
                     self._stats.released += 1
+                    self.owed.discard((request, asker))
                     self.datagrams.append((kept.response, asker))
         else:
             self._stats.rejected["bad_token"] += 1

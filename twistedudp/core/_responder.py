@@ -315,6 +315,11 @@ class Responder:
         self._outbox.closing = False
         self._outbox.owed.clear()
 
+    @property
+    def bounds_responses(self) -> bool:
+        """Whether there is a budget for addresses that may be forged."""
+        return self._outbox.budget is not None
+
     def use_tokens(self, tokens: Tokens) -> None:
         """Prove addresses by other tokens from now on."""
         if self._outbox.budget is not None:
