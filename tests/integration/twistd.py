@@ -134,6 +134,8 @@ class RunningTwistd:
         command: Another command than ``udpecho`` with its options; then ``started`` must be given.
         started: What a line of the log says when the server is ready.
         apart: Whether it shall lead a session of its own, which the scheduler can be told to favour.
+        prefix: A command that runs ``twistd``, such as ``setpriv ...``.
+        pass_fds: Descriptors that it inherits, by the same numbers.
 
     Attributes:
         address: The numeric host and the port that it says it listens on.
@@ -150,6 +152,8 @@ class RunningTwistd:
         command: Iterable[str] = ("udpecho", "--port", "0"),
         started: re.Pattern[str] = _STARTED,
         apart: bool = False,
+        prefix: Iterable[str] = (),
+        pass_fds: Iterable[int] = (),
     ) -> None:
         self._directory = Directory()
         self._lines = threading.Condition()
@@ -157,9 +161,10 @@ class RunningTwistd:
         self._errors: list[str] = []
         self._open_streams = 2
         self.process = subprocess.Popen(
-            [TWISTD, "-n", "--pidfile=", *twistd_options, *command, *options],
+            [*prefix, TWISTD, "-n", "--pidfile=", *twistd_options, *command, *options],
             cwd=self._directory.path,
             env=environment(python_path),
+            pass_fds=tuple(pass_fds),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
