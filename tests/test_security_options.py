@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +24,7 @@ from twistedudp.errors import PluginError
 from twistedudp.methods import RPCMethods, method
 from twistedudp.plugins import DatagramPlugin, InstalledPlugin, InstalledPlugins
 from twistedudp.protocol import RPCServerProtocol
+from twistedudp.testing import SimulatedNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,12 +195,17 @@ class TokenKeyTests(SecurityOptionsTestCase):
 
     def test_shared(self) -> None:
         """Two servers that were given one key know each other's tokens; others do not."""
-        steps = self.parse("--protocol", "chat", "--token-key-file", self.key_file()).preparations()
-        servers = [RPCServerProtocol(Methods()) for _ in range(3)]
-        for server in servers[:2]:
-            for step in steps:
-                step(CHAT.plugin, server)
-        budgets: list[Any] = [server._responder._outbox.budget for server in servers]
+        given = self.parse("--protocol", "chat", "--token-key-file", self.key_file())
+        budgets: list[Any] = []
+        for options in (given, given, self.parse("--protocol", "chat")):
+            reactor = SimulatedNetwork().reactor("192.0.2.1")
+            made = partial(RPCServerProtocol, Methods())
+            service = _startup.PluginService(reactor, 7000, made, "192.0.2.1", **options.service_options())
+            service.startService()
+            served: Any = service.protocol
+            for step in options.preparations():
+                step(CHAT.plugin, served)
+            budgets.append(served._responder._outbox.budget)
         token = budgets[0].tokens.token_of("192.0.2.9")
         self.assertEqual(
             [budget.tokens.is_valid_untrusted(token, "192.0.2.9") for budget in budgets], [True, True, False]
