@@ -13,6 +13,9 @@ from twistedudp.errors import (
     CircuitOpen,
     DatagramTooLarge,
     DecodeError,
+    DTLSConfigurationError,
+    DTLSHandshakeFailed,
+    DTLSUnavailable,
     EncodeError,
     ErrorReplyReceived,
     HostNotFound,
@@ -55,9 +58,9 @@ class FamilyTests(SynchronousTestCase):
         """An error is the caller's, the other side's, or nobody's, and never two of these."""
         local = {
             InvalidAddress, EncodeError, LimitExceeded, DatagramTooLarge, BroadcastNotSupported, CannotSend,
-            ServiceNotRunning, TooManyRequests, PluginError,
+            ServiceNotRunning, TooManyRequests, PluginError, DTLSConfigurationError, DTLSUnavailable,
         }  # fmt: skip
-        remote = {CircuitOpen, DecodeError, HostNotFound, ErrorReplyReceived, PeerUnreachable, PeerReflects}
+        remote = {CircuitOpen, DecodeError, HostNotFound, ErrorReplyReceived, PeerUnreachable, PeerReflects, DTLSHandshakeFailed}
         nobodys = {RequestTimedOut, RequestAborted, MethodError}
         classes = {getattr(errors, name) for name in errors.__all__}
         self.assertEqual({each for each in classes if issubclass(each, LocalError)} - {LocalError}, local)

@@ -22,6 +22,9 @@ __all__ = [
     "BroadcastNotSupported",
     "CannotSend",
     "CircuitOpen",
+    "DTLSConfigurationError",
+    "DTLSHandshakeFailed",
+    "DTLSUnavailable",
     "DatagramTooLarge",
     "DecodeError",
     "EncodeError",
@@ -138,6 +141,14 @@ class PluginError(LocalError):
         self.name = name
 
 
+class DTLSUnavailable(LocalError):
+    """DTLS cannot be had: the extra ``dtls`` is not installed, or its OpenSSL has a fault that would be dangerous."""
+
+
+class DTLSConfigurationError(LocalError, ValueError):
+    """A certificate, a key or another setting for DTLS that cannot be used; the text says which, and why."""
+
+
 class RemoteError(TwistedUDPError):
     """The peer or the network said no."""
 
@@ -221,6 +232,24 @@ class CircuitOpen(RemoteError):
         )
         self.peers = tuple(peers)
         self.retry_in = retry_in
+
+
+class DTLSHandshakeFailed(RemoteError):
+    """No DTLS session with the peer came about, so that nothing was sent.
+
+    Attributes:
+        peer: The address that was tried.
+        reason: A short stable word for programs: ``"no_answer"``, ``"wrong_ca"``, ``"wrong_name"``, ``"expired"``,
+            ``"not_allowed"``, ``"refused"`` (the peer's alert; the text tells it), ``"unreachable"``, ``"failed"``.
+        attempts: How many handshakes were begun, each from a port of its own.
+    """
+
+    def __init__(self, peer: Address, reason: str, text: str, attempts: int = 1) -> None:
+        tries = "" if attempts == 1 else f" (after {attempts} attempts)"
+        super().__init__(f"no DTLS session with {format_address(peer)}: {text}{tries}")
+        self.peer = peer
+        self.reason = reason
+        self.attempts = attempts
 
 
 class PeerReflects(RemoteError):

@@ -1,0 +1,103 @@
+"""Why a handshake failed, in plain words.
+
+Theory of operation: three sources tell. Our own verdict about the peer's certificate is a number, noted by a callback;
+the check of the name raises :class:`PeerRefused`; what the peer tells is an alert, which OpenSSL gives as a text in an
+error. Texts only choose words here and decide nothing: an error may carry the text of an older one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from ._facts import PeerFacts
+
+__all__ = ["NOT_ALLOWED", "PeerRefused", "why"]
+
+NOT_ALLOWED: Final = -1
+"""Our own number for a certificate whose name is not on the list."""
+
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+_UNTRUSTED: Final = frozenset({2, 7, 18, 19, 20, 21})
+"""X509_V_ERR_... of x509_vfy.h: the chain does not end at an authority that is trusted, or a signature is wrong."""
+
+_ALERTS: Final = {
+    "unknown ca": "it does not trust the authority of our certificate",
+    "certificate unknown": "it refuses our certificate; perhaps its name is not on the peer's list",
+    "certificate expired": "it says that our certificate has expired, or is not valid yet",
+    "certificate required": "it wants a certificate of us",
+    "bad certificate": "it refuses our certificate",
+    "handshake failure": "it wants a certificate of us, or knows none of our cipher suites",
+    "protocol version": "it does not speak DTLS 1.2",
+    "insufficient security": "it knows none of our cipher suites",
+    "access denied": "it does not let us in",
+    "close notify": "it ended the handshake",
+}
+"""RFC 5246 section 7.2, as OpenSSL spells them."""
+
+_FAULTS: Final = {
+    "unsupported protocol": "it does not speak DTLS 1.2",
+    "wrong version number": "it does not speak DTLS 1.2",
+    "version too low": "it does not speak DTLS 1.2",
+    "no shared cipher": "it knows none of our cipher suites",
+    "peer did not return a certificate": "it has shown no certificate",
+}
+"""What OpenSSL itself found wrong."""
+
+
+class PeerRefused(Exception):  # noqa: N818  # it says what happened; nobody but this package sees it
+    """We refuse the peer.
+
+    Attributes:
+        reason: The word for programs; see :class:`twistedudp.errors.DTLSHandshakeFailed`.
+        text: The sentence for people.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+def why(facts: PeerFacts, error: SSL.Error | None) -> PeerRefused:
+    """Tell why a handshake failed.
+
+    Args:
+        facts: What was noted about the peer.
+        error: What OpenSSL raised.
+    """
+    if facts.refusal:
+        return _verdict(facts)
+    reasons = _reasons(error)
+    for text in reasons:
+        _, alert, name = text.partition("alert ")
+        if alert:
+            return PeerRefused("refused", _ALERTS.get(name, f"it sent the alert {name!r}"))
+    for text in reasons:
+        if text in _FAULTS:
+            return PeerRefused("failed", _FAULTS[text])
+    detail = f" ({', '.join(reasons)})" if reasons else ""
+    return PeerRefused("failed", f"the handshake broke off{detail}")
+
+
+def _verdict(facts: PeerFacts) -> PeerRefused:
+    number = facts.refusal
+    if number == NOT_ALLOWED:
+        return PeerRefused("not_allowed", f"its certificate's name is {facts.name!r}, which is not on the list")
+    if number in _UNTRUSTED:
+        return PeerRefused("wrong_ca", "its certificate does not come from an authority that is trusted here")
+    if number == _EXPIRED:
+        return PeerRefused("expired", "its certificate has expired")
+    if number == _NOT_YET_VALID:
+        return PeerRefused("expired", "its certificate is not valid yet; are both clocks right?")
+    return PeerRefused("failed", f"its certificate does not hold (OpenSSL's verification error {number})")
+
+
+def _reasons(error: SSL.Error | None) -> list[str]:
+    """Return OpenSSL's texts: ``Error`` carries a list of triples, ``SysCallError`` a number and a text."""
+    if error is None or not error.args or not isinstance(error.args[0], list):
+        return []
+    return [str(entry[-1]) for entry in error.args[0] if isinstance(entry, tuple) and entry]
