@@ -60,7 +60,15 @@ class FamilyTests(SynchronousTestCase):
             InvalidAddress, EncodeError, LimitExceeded, DatagramTooLarge, BroadcastNotSupported, CannotSend,
             ServiceNotRunning, TooManyRequests, PluginError, DTLSConfigurationError, DTLSUnavailable,
         }  # fmt: skip
-        remote = {CircuitOpen, DecodeError, HostNotFound, ErrorReplyReceived, PeerUnreachable, PeerReflects, DTLSHandshakeFailed}
+        remote = {
+            CircuitOpen,
+            DecodeError,
+            HostNotFound,
+            ErrorReplyReceived,
+            PeerUnreachable,
+            PeerReflects,
+            DTLSHandshakeFailed,
+        }
         nobodys = {RequestTimedOut, RequestAborted, MethodError}
         classes = {getattr(errors, name) for name in errors.__all__}
         self.assertEqual({each for each in classes if issubclass(each, LocalError)} - {LocalError}, local)

@@ -1,9 +1,10 @@
 """DTLS 1.2 under any ``DatagramProtocol``: a port, or a client, whose datagrams nobody else can read or forge.
 
 Theory of operation: :class:`DTLSEndpoint` is a ``DatagramProtocol`` that is given to :func:`twistedudp.listen`; to the
-protocol that it wraps it is the transport. :class:`DTLSClient` is the other side, a transport with one peer. Both take a
-:class:`DTLSContext`, which holds the certificates. OpenSSL does the cryptography, the handshake and its retransmissions,
-through pyOpenSSL's public names alone; what is ours is the way between datagrams and sessions, and the bounds.
+protocol that it wraps it is the transport. :class:`DTLSClient` is the other side, a transport with one peer. Both take
+a :class:`DTLSContext`, which holds the certificates. OpenSSL does the cryptography, the handshake and its
+retransmissions, through pyOpenSSL's public names alone; what is ours is the way between datagrams and sessions, and the
+bounds.
 
 It needs the extra ``dtls`` (``pip install 'twistedudp[dtls]'``); importing it without raises
 :class:`~twistedudp.errors.DTLSUnavailable`. No other part of twistedudp imports OpenSSL.

@@ -1,15 +1,15 @@
 """The settings of sessions: certificates, keys, whom to trust, and everything that is the same for all of them.
 
-Theory of operation: the only place where an ``SSL.Context`` is made. DTLS 1.2 is the lowest and the highest version, for
-a later OpenSSL would otherwise turn on 1.3, which has not been tried; there is no renegotiation, no ticket, no
+Theory of operation: the only place where an ``SSL.Context`` is made. DTLS 1.2 is the lowest and the highest version,
+for a later OpenSSL would otherwise turn on 1.3, which has not been tried; there is no renegotiation, no ticket, no
 compression and no cache of sessions; the cipher suites are those with forward secrecy and an authenticated cipher.
 
-A context that is reloaded makes a new ``SSL.Context`` for the sessions to come. Sessions that are open keep the one they
-were made with.
+A context that is reloaded makes a new ``SSL.Context`` for the sessions to come. Sessions that are open keep the one
+they were made with.
 
-OpenSSL before 4.0 has a fault by which any datagram of a few bytes, from any address, ends the session of somebody else:
-what one Connection met stays in a queue of the thread, and the next one takes it for its own. Therefore nothing is begun
-with an older one, whatever the version of the wheel: a distribution's build may be linked to another library.
+OpenSSL before 4.0 has a fault by which any datagram of a few bytes, from any address, ends the session of somebody
+else: what one Connection met stays in a queue of the thread, and the next one takes it for its own. Therefore nothing
+is begun with an older one, whatever the version of the wheel: a distribution's build may be linked to another library.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from ..address import is_ip
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ._certificates import PEM
     from ._facts import PeerFacts
 
-__all__ = ["DTLSContext", "check_openssl"]
+__all__ = ["DTLSContext", "check_openssl", "indicated_name"]
 
 _DTLS_1_2: Final = 0xFEFD
 """RFC 6347 section 4.1; pyOpenSSL has no name for it."""
@@ -213,6 +214,22 @@ class DTLSContext:
         return name
 
 
+def indicated_name(server_name: str) -> bytes | None:
+    """Return the name by which a server is asked (RFC 6066 section 3); ``None`` for one that is known by its address.
+
+    Raises:
+        DTLSConfigurationError: It cannot be a host's name.
+    """
+    if is_ip(server_name):
+        return None
+    try:
+        return DNS_ID(server_name).hostname
+    except (ValueError, ImportError) as error:  # ImportError: a name that is not ASCII, without the package idna
+        raise DTLSConfigurationError(
+            f"server_name={server_name!r} cannot be the name of a host; give the name or the address in its certificate"
+        ) from error
+
+
 def _check_name(connection: SSL.Connection, server_name: str, shown: str | None) -> None:
     verify = verify_ip_address if is_ip(server_name) else verify_hostname
     try:
@@ -245,7 +262,9 @@ def _use_certificate(context: SSL.Context, certificate: PEM, key: PEM) -> None:
     first, *between = load_certificates(certificate, "the certificate")
     private = load_key(key)
     if first.public_key() != private.public_key():
-        raise DTLSConfigurationError(f"{named('the key', key)} does not belong to {named('the certificate', certificate)}")
+        raise DTLSConfigurationError(
+            f"{named('the key', key)} does not belong to {named('the certificate', certificate)}"
+        )
     try:
         context.use_certificate(first)
         for issuer in between:

@@ -1,8 +1,8 @@
 """The cookies by which a client shows that it gets what is sent to its address (RFC 6347 section 4.2.1).
 
-Theory of operation: a cookie is a keyed digest of the client's address and of the random of its ClientHello, so that the
-server need not remember whom it gave one, and one cookie opens one session. The key is replaced about once a minute and
-its predecessor is still accepted, so that a cookie lives for one to two minutes. Time and randomness are arguments.
+Theory of operation: a cookie is a keyed digest of the client's address and of the random of its ClientHello, so that
+the server need not remember whom it gave one, and one cookie opens one session. The key is replaced about once a minute
+and its predecessor is still accepted, so that a cookie lives for one to two minutes. Time and randomness are arguments.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ _FAULTS: Final = {
 """What OpenSSL itself found wrong."""
 
 
-class PeerRefused(Exception):  # noqa: N818  # it says what happened; nobody but this package sees it
+class PeerRefused(Exception):
     """We refuse the peer.
 
     Attributes:

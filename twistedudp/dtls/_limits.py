@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..errors import DTLSConfigurationError
 
-__all__ = ["DTLSLimits", "DTLSStats"]
+__all__ = ["OVERHEAD", "DTLSLimits", "DTLSStats"]
+
+OVERHEAD: Final = 37
+"""Bytes that DTLS adds to a payload at most, with the cipher suites of ours: a header of 13, the nonce's 8 bytes that
+are sent, and a tag of 16 (RFC 5288); ChaCha20-Poly1305 sends no nonce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +20,8 @@ class DTLSLimits:
     """The bounds of a port's sessions.
 
     Attributes:
-        mtu: Bytes of the largest datagram that is sent. 1,200 gets through everywhere (RFC 9000 section 14); about 37 of
-            them are DTLS's own. A payload that does not fit is refused by ``write``.
+        mtu: Bytes of the largest datagram that is sent. 1,200 gets through everywhere (RFC 9000 section 14); about 37
+            of them are DTLS's own. A payload that does not fit is refused by ``write``.
         sessions: Sessions that are open at once: 80 kB of memory each. No more are let in then, none is put out.
         half_open: Handshakes at once. A new one beyond it takes the place of the oldest, if that is older than
             ``half_open_patience``, or waits for its next try.
@@ -68,8 +73,8 @@ class DTLSStats:
     """Datagrams received that led to nothing: ``not_dtls``, ``unknown_peer`` (no session and no ClientHello),
     ``not_a_hello`` (OpenSSL refused it), ``hello_rate``, ``repeated_hello`` (of a session that is open),
     ``sessions_full``, ``half_open_full``, ``half_open_per_host``, ``no_data`` (a session's record that was forged, sent
-    twice or cut, or carries no data), ``stranger`` (at a client: not from its server), ``group`` (sent to a broadcast or
-    multicast address)."""
+    twice or cut, or carries no data), ``stranger`` (at a client: not from its server), ``group`` (sent to a broadcast
+    or multicast address)."""
     not_sent: Counter[str] = field(default_factory=Counter)
     """Payloads written that were not sent: ``no_session``, ``queue_full`` (at a client, before its session is open)."""
     hellos_answered: int = 0
