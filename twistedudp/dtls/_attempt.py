@@ -19,6 +19,7 @@ from ._facts import PeerFacts
 from ._failures import PeerRefused, why
 from ._records import APPLICATION_DATA, is_dtls, pack
 from ._session import Session, new_connection
+from ._transport import send_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,10 +148,7 @@ class Attempt(DatagramProtocol):
                 break
             self._last = (payload, records)
             sealed += [(datagram, self._address) for datagram in pack(records, self.session.mtu)]
-        if hasattr(self.port, "write_batch"):
-            self.port.write_batch(sealed)
-        else:
-            self._send([datagram for datagram, _ in sealed])
+        send_together(self.port, sealed)
         if self.session.ended:
             self._owner.over(self, self.session.ended)
 

@@ -29,14 +29,15 @@ from zope.interface import implementer
 from .. import transport as ports
 from .._alarm import Alarm, steady_clock
 from ..address import is_ipv6
-from ..errors import DTLSConfigurationError, DTLSHandshakeFailed, LocalError, RequestAborted
+from ..errors import DTLSConfigurationError, LocalError, RequestAborted
 from ._attempt import Attempt
 from ._context import indicated_name
 from ._delivery import Delivery
 from ._failures import PeerRefused
-from ._limits import OVERHEAD, DTLSLimits, DTLSStats
+from ._limits import DTLSLimits, DTLSStats
 from ._ports import LocalPorts
 from ._session import unfit
+from ._transport import SessionTransport
 from ._trials import Trials
 from ._waiting import Waiting
 
@@ -58,7 +59,7 @@ _numbers: Final = count(1)
 
 
 @implementer(IUDPTransport)
-class DTLSClient:
+class DTLSClient(SessionTransport):
     """A session with one server, for a protocol to which it is the transport.
 
     It has a state: ``"idle"``, ``"shaking"`` (hands), ``"open"``, ``"stopped"``. A ``write`` or :meth:`open` while idle
@@ -92,8 +93,6 @@ class DTLSClient:
     Raises:
         DTLSConfigurationError: The context is a server's, or ``server_name`` cannot be the name of a host.
     """
-
-    proves_addresses = True
 
     def __init__(
         self,
@@ -136,26 +135,6 @@ class DTLSClient:
             return "shaking"
         return "idle" if self._attempt is None else "open"
 
-    @property
-    def protocol(self) -> AbstractDatagramProtocol:
-        """The wrapped protocol."""
-        return self._delivery.protocol
-
-    @property
-    def payload_limit(self) -> int:
-        """Bytes of the largest payload that surely fits a datagram."""
-        return self.limits.mtu - OVERHEAD
-
-    @property
-    def arrival_times(self) -> Sequence[int]:
-        """When the datagrams being delivered arrived, as the port's own ``arrival_times``."""
-        return self._delivery.arrival_times
-
-    @property
-    def delivering_to_group(self) -> bool:
-        """False: a session has one peer."""
-        return False
-
     def open(self, timeout: float) -> Deferred[None]:
         """Have a session, by a handshake if there is none yet.
 
@@ -193,11 +172,7 @@ class DTLSClient:
             self._leave("", farewell=True)
 
     def peer_certificate_name(self, addr: Address | None = None) -> str | None:
-        """Return the server's verified name; ``None`` without a session, and where any certificate is accepted.
-
-        Args:
-            addr: The server's address, if anything: other addresses have no name.
-        """
+        """Return the server's verified name; ``None`` without a session, and where any certificate is accepted."""
         attempt = self._open_attempt(addr)
         return None if attempt is None else attempt.session.name
 
@@ -210,10 +185,6 @@ class DTLSClient:
 
     def write(self, packet: bytes, addr: Address | None = None) -> None:
         """Send one datagram in the session, or when there is one.
-
-        Args:
-            packet: The payload.
-            addr: The server's address, or ``None``.
 
         Raises:
             twisted.internet.error.MessageLengthError: It is empty, which DTLS does not carry, or does not fit the MTU.
@@ -234,15 +205,10 @@ class DTLSClient:
         self._waiting.keep(packet)
         self._begin(self._clock() + self.limits.handshake_timeout)
 
-    def writeSequence(self, seq: Sequence[bytes], addr: Address | None = None) -> None:
-        """Send one datagram made of several pieces; otherwise as :meth:`write`."""
-        self.write(b"".join(seq), addr)
-
     def write_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
         """Send several datagrams at once, in order; otherwise as :meth:`write`.
 
-        Returns:
-            Those that the caller made wrong, each with its peer and with what ``write`` would have raised.
+        It returns those that the caller made wrong, each with its peer and with what ``write`` would have raised.
         """
         attempt = self._attempt
         if attempt is not None and attempt.session.opened:
@@ -279,10 +245,8 @@ class DTLSClient:
     def stopListening(self) -> Deferred[None]:
         """Stop the protocol, end the session, telling the server (close_notify), and close the port.
 
-        Whoever waits for a handshake fails with RequestAborted.
-
-        Returns:
-            A Deferred that fires with None when the port is free.
+        Whoever waits for a handshake fails with RequestAborted. It returns a Deferred that fires with None when the
+        port is free.
         """
         if self._ports.stopping:
             return self._ports.all_closed()
@@ -298,15 +262,6 @@ class DTLSClient:
             self._trials = None
             self._waiting.fail(_stopped, "stopped")
         return self._ports.all_closed()
-
-    def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Refuse to allow broadcasts: a session has one peer."""
-        if enabled:
-            raise LocalError("DTLS has one peer for each session: nothing can be broadcast; use a port of its own")
-
-    def getBroadcastAllowed(self) -> bool:
-        """Return False."""
-        return False
 
     # -- what attempts tell
 
@@ -335,7 +290,7 @@ class DTLSClient:
             return
         self._leave(finding.reason, farewell=farewell)
         if self._trials.is_final(finding):
-            self._give_up(finding)
+            self._give_up()
         self.moved()
 
     def heard(self, attempt: Attempt, payloads: Sequence[bytes], times: Sequence[int]) -> None:
@@ -370,8 +325,6 @@ class DTLSClient:
         if not self._ports.stopping:
             self._alarm.at(due if due < inf else None)
 
-    # -- attempts
-
     def _begin(self, deadline: float) -> None:
         """Shake hands until a time; a handshake under way may take longer by it."""
         if self._trials is None:
@@ -388,7 +341,8 @@ class DTLSClient:
         try:
             port = self._ports.open(attempt)
         except (CannotListenError, LocalError) as error:
-            self._give_up(PeerRefused("failed", f"no port to send from: {error}"))
+            trials.finding = PeerRefused("failed", f"no port to send from: {error}")
+            self._give_up()
             return
         self._attempt = attempt
         attempt.begin(port, indicated_name(self._server_name))
@@ -401,25 +355,19 @@ class DTLSClient:
                 self.stats.failed[reason] += 1
             self._ports.closing(attempt.leave(farewell=farewell))
 
-    def _give_up(self, finding: PeerRefused | None) -> None:
+    def _give_up(self) -> None:
         """End the handshake without a session."""
         trials, self._trials = self._trials, None
         if trials is None:
             return
         self._leave("deadline", farewell=False)
-        self._waiting.fail(lambda: self._error(trials, finding), "no_session")
-        self._delivery.tell("session_failed", self._error(trials, finding))
-
-    def _error(self, trials: Trials, finding: PeerRefused | None = None) -> DTLSHandshakeFailed:
-        finding = (
-            finding or trials.finding or PeerRefused("no_answer", "it did not answer in time; does it speak DTLS?")
-        )
-        return DTLSHandshakeFailed(self.address, finding.reason, finding.text, trials.attempts)
+        self._waiting.fail(lambda: trials.error(self.address), "no_session")
+        self._delivery.tell("session_failed", trials.error(self.address))
 
     def _due(self, now: float) -> None:
         trials, attempt = self._trials, self._attempt
         if trials is not None:
-            self._waiting.expire(now, lambda: self._error(trials))
+            self._waiting.expire(now, lambda: trials.error(self.address))
         if trials is not None and self._trials is trials:
             self._go_on(trials, attempt, now)
         elif attempt is not None and now - attempt.session.heard >= self.limits.idle_timeout:
@@ -429,7 +377,7 @@ class DTLSClient:
     def _go_on(self, trials: Trials, attempt: Attempt | None, now: float) -> None:
         """Do what is due in a handshake."""
         if now >= trials.deadline:
-            self._give_up(None)
+            self._give_up()
         elif attempt is None:
             if now >= trials.next_begins():
                 self._try(trials)

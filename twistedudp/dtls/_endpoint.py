@@ -34,15 +34,16 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from .._alarm import steady_clock
-from ..errors import DTLSConfigurationError, LocalError
+from ..errors import DTLSConfigurationError
 from ._delivery import Delivery
 from ._failures import PeerRefused, why
 from ._half_open import HalfOpen
-from ._limits import OVERHEAD, DTLSLimits, DTLSStats
+from ._limits import DTLSLimits, DTLSStats
 from ._listener import Listener
 from ._records import APPLICATION_DATA, client_random, epoch, is_client_hello, is_dtls, pack
 from ._reports import Reports
 from ._timetable import Timetable
+from ._transport import SessionTransport, send_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,11 +59,10 @@ __all__ = ["DTLSEndpoint"]
 
 
 @implementer(IUDPTransport)
-class DTLSEndpoint(DatagramProtocol):
+class DTLSEndpoint(SessionTransport, DatagramProtocol):
     """Give DTLS to a protocol: listen with this in its place.
 
-    To the wrapped protocol it is the transport (``IUDPTransport``, and of ``IDatagramPort`` ``write_batch``,
-    ``arrival_times`` and ``delivering_to_group``). Empty datagrams are not carried, nor what does not fit the MTU.
+    To the wrapped protocol it is the transport. Empty datagrams are not carried, nor what does not fit the MTU.
 
     Args:
         protocol: The protocol to wrap; its ``datagrams_received``, if it has one, gets batches. The package's docstring
@@ -76,6 +76,8 @@ class DTLSEndpoint(DatagramProtocol):
         context: The context; its ``reload()`` takes effect for the sessions to come.
         limits: The bounds.
         stats: The counters, a :class:`DTLSStats`.
+        protocol: The wrapped protocol.
+        payload_limit: Bytes of the largest payload that surely fits a datagram.
         proves_addresses: True: whoever has a session has shown that it gets what is sent to its address.
 
     Raises:
@@ -83,7 +85,6 @@ class DTLSEndpoint(DatagramProtocol):
     """
 
     noisy = False
-    proves_addresses = True
 
     def __init__(
         self,
@@ -110,11 +111,6 @@ class DTLSEndpoint(DatagramProtocol):
         self._reports = Reports(self._clock)
 
     @property
-    def protocol(self) -> AbstractDatagramProtocol:
-        """The wrapped protocol."""
-        return self._delivery.protocol
-
-    @property
     def sessions(self) -> int:
         """How many sessions are open."""
         return len(self._opened)
@@ -123,21 +119,6 @@ class DTLSEndpoint(DatagramProtocol):
     def half_open(self) -> int:
         """How many handshakes are under way."""
         return len(self._half_open.sessions)
-
-    @property
-    def payload_limit(self) -> int:
-        """Bytes of the largest payload that surely fits a datagram."""
-        return self.limits.mtu - OVERHEAD
-
-    @property
-    def arrival_times(self) -> Sequence[int]:
-        """When the datagrams being delivered arrived, as the port's own ``arrival_times``."""
-        return self._delivery.arrival_times
-
-    @property
-    def delivering_to_group(self) -> bool:
-        """False: a session has one peer."""
-        return False
 
     def peer_certificate_name(self, addr: Address) -> str | None:
         """Return the verified name of a peer: the first DNS, IP, URI or email subjectAltName, else the common name.
@@ -162,8 +143,6 @@ class DTLSEndpoint(DatagramProtocol):
             self._give_up(session, reason)
         for session in list(self._opened.values()):
             self._end(session, reason)
-
-    # -- DatagramProtocol, for the port
 
     def startProtocol(self) -> None:
         """Start the wrapped protocol."""
@@ -204,17 +183,10 @@ class DTLSEndpoint(DatagramProtocol):
                 self._end(session, session.ended)
         self._delivery.deliver()
 
-    # -- IUDPTransport, for the wrapped protocol
-
     def write(self, packet: bytes, addr: Address | None = None) -> None:
         """Send one datagram in the session of its peer.
 
         Without a session it is dropped and counted (``not_sent``): a server does not begin one.
-
-        Args:
-            packet: The payload.
-            addr: The peer; ``None`` only after :meth:`connect`.
-
         Raises:
             twisted.internet.error.MessageLengthError: It is empty, which DTLS does not carry, or does not fit the MTU.
         """
@@ -229,10 +201,6 @@ class DTLSEndpoint(DatagramProtocol):
             self._port.write(sealed, session.address)
         else:
             self._send(pack(sealed, self.limits.mtu), session.address)
-
-    def writeSequence(self, seq: Sequence[bytes], addr: Address | None = None) -> None:
-        """Send one datagram made of several pieces; otherwise as :meth:`write`."""
-        self.write(b"".join(seq), addr)
 
     def write_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[tuple[bytes, Address, Exception]]:
         """Send several datagrams at once, in order; otherwise as :meth:`write`.
@@ -256,16 +224,12 @@ class DTLSEndpoint(DatagramProtocol):
                 self._end(session, session.ended)
             else:
                 sealed += [(datagram, addr) for datagram in pack(records, self.limits.mtu)]
-        if sealed and self._port is not None:
-            if hasattr(self._port, "write_batch"):
-                self._port.write_batch(sealed)
-            else:
-                for datagram, addr in sealed:
-                    self._port.write(datagram, addr)
+        if self._port is not None:
+            send_together(self._port, sealed)
         return refused
 
     def connect(self, host: str, port: int) -> None:
-        """Let this port have one peer: only its datagrams are delivered, and ``write`` needs no address."""
+        """Let this port have one peer: only its datagrams are taken, and ``write`` needs no address."""
         self._port.connect(host, port)
         self._only = (host, port)
 
@@ -277,21 +241,9 @@ class DTLSEndpoint(DatagramProtocol):
     def stopListening(self) -> Deferred[None] | None:
         """Stop the port: the wrapped protocol is stopped, and all peers are told (close_notify).
 
-        Returns:
-            A Deferred that fires with None when the UDP port is free; None where it was so already.
+        It returns a Deferred that fires with None when the UDP port is free; None where it was so already.
         """
         return None if self._port is None else self._port.stopListening()
-
-    def setBroadcastAllowed(self, enabled: bool) -> None:
-        """Refuse to allow broadcasts: a session has one peer."""
-        if enabled:
-            raise LocalError("DTLS has one peer for each session: nothing can be broadcast; use a port of its own")
-
-    def getBroadcastAllowed(self) -> bool:
-        """Return False."""
-        return False
-
-    # -- sessions
 
     def _route(self, datagram: bytes, addr: Address, now: float) -> Sequence[bytes]:
         """Find out whose a datagram is, and return the payloads that it brings."""

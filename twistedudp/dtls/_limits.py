@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
 
 from ..errors import DTLSConfigurationError
 
-__all__ = ["OVERHEAD", "DTLSLimits", "DTLSStats"]
-
-OVERHEAD: Final = 37
-"""Bytes that DTLS adds to a payload at most, with the cipher suites of ours: a header of 13, the nonce's 8 bytes that
-are sent, and a tag of 16 (RFC 5288); ChaCha20-Poly1305 sends no nonce."""
+__all__ = ["DTLSLimits", "DTLSStats"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Policy(Protocol):
         """Return the verified name of its peer, or raise PeerRefused."""
 
 
-class Session:
+class Session:  # budget: what is known of one peer, in slots, since there are thousands
     """One Connection with its peer.
 
     Args:
@@ -127,7 +127,6 @@ class Session:
         alarms: Errors that were not confirmed.
     """
 
-    # budget: it is a record of what is known of one peer; a tuple of slots, since there are thousands
     __slots__ = (
         "address", "alarms", "began", "connection", "due", "ended", "error", "facts", "heard", "mtu", "name", "number",
         "opened", "payload_limit", "random",

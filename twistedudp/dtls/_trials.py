@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..errors import DTLSHandshakeFailed
+
 if TYPE_CHECKING:
+    from ..address import Address
     from ._failures import PeerRefused
 
 __all__ = ["Trials"]
@@ -30,6 +33,8 @@ _LONGEST_PAUSE: Final = 3.0
 
 _BELIEVABLE: Final = frozenset({"wrong_ca", "wrong_name", "expired", "not_allowed", "refused", "unreachable"})
 """Findings that another attempt does not change if they are true."""
+
+_NO_ANSWER: Final = "it did not answer in time; is a server running there, and does it speak DTLS?"
 
 
 class Trials:
@@ -64,6 +69,12 @@ class Trials:
     def next_begins(self) -> float:
         """Return when another attempt may begin after one that failed."""
         return self._began + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.attempts - 1, 10))
+
+    def error(self, peer: Address) -> DTLSHandshakeFailed:
+        """Return the error that tells how it went."""
+        finding = self.finding
+        reason, text = (finding.reason, finding.text) if finding is not None else ("no_answer", _NO_ANSWER)
+        return DTLSHandshakeFailed(peer, reason, text, self.attempts)
 
     def is_final(self, finding: PeerRefused) -> bool:
         """Note what an attempt has found, and tell whether that is to be believed."""
