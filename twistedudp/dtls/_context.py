@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from service_identity.hazmat import DNS_ID
-from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from ..address import is_ip
 from ..errors import DTLSConfigurationError, DTLSUnavailable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ._certificates import PEM
     from ._facts import PeerFacts
+    from ._session import Connection
 
 __all__ = ["DTLSContext", "check_openssl", "indicated_name"]
 
@@ -176,7 +177,7 @@ class DTLSContext:
         self._ssl = fresh
         self.generation += 1
 
-    def connection(self, facts: PeerFacts) -> SSL.Connection:
+    def connection(self, facts: PeerFacts, /) -> Connection:
         """Return a new Connection in this context's role.
 
         Args:
@@ -190,7 +191,7 @@ class DTLSContext:
             connection.set_connect_state()
         return connection
 
-    def verified_name(self, connection: SSL.Connection, server_name: str | None) -> str | None:
+    def verified_name(self, connection: Connection, server_name: str | None, /) -> str | None:
         """Return the verified name of a Connection's peer, after the handshake and before any data.
 
         Args:
@@ -210,7 +211,7 @@ class DTLSContext:
             raise PeerRefused("failed", "it has shown no certificate")
         name = certificate_name(certificate)
         if server_name is not None:
-            _check_name(connection, server_name, name)
+            _check_name(certificate, server_name, name)
         return name
 
 
@@ -230,10 +231,10 @@ def indicated_name(server_name: str) -> bytes | None:
         ) from error
 
 
-def _check_name(connection: SSL.Connection, server_name: str, shown: str | None) -> None:
-    verify = verify_ip_address if is_ip(server_name) else verify_hostname
+def _check_name(certificate: x509.Certificate, server_name: str, shown: str | None) -> None:
+    verify = verify_certificate_ip_address if is_ip(server_name) else verify_certificate_hostname
     try:
-        verify(connection, server_name)
+        verify(certificate, server_name)
     except (VerificationError, CertificateError) as error:
         text = f"its certificate is for {shown or 'nobody'!r}, not for {server_name!r}; ask for it by the former name, "
         raise PeerRefused("wrong_name", f"{text}or give it a certificate for the latter") from error

@@ -187,6 +187,7 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
         """Send one datagram in the session of its peer.
 
         Without a session it is dropped and counted (``not_sent``): a server does not begin one.
+
         Raises:
             twisted.internet.error.MessageLengthError: It is empty, which DTLS does not carry, or does not fit the MTU.
         """

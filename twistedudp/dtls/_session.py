@@ -17,7 +17,7 @@ An ``SSL.Error`` is believed when it comes twice in a row: once it may be anothe
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
@@ -74,7 +74,7 @@ class Connection(Protocol):
     def set_tlsext_host_name(self, name: bytes, /) -> None:
         """Tell the server by which name it is asked."""
 
-    def get_peer_certificate(self, *, as_cryptography: bool) -> x509.Certificate | None:
+    def get_peer_certificate(self, *, as_cryptography: Literal[True]) -> x509.Certificate | None:
         """Return what the peer has shown."""
 
     def set_app_data(self, data: object, /) -> None:
