@@ -285,6 +285,7 @@ def _trust(context: SSL.Context, sources: _Sources) -> None:
         _add_authorities(context, load_certificates(sources.authorities, what), is_server=sources.is_server)
     allow = sources.allow
 
+    # OpenSSL has no number for a refusal by the list, so that the peer gets the alert "internal error" for it.
     def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, preverified: int) -> bool:
         facts: PeerFacts = connection.get_app_data()
         if not preverified:

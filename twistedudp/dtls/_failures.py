@@ -26,7 +26,7 @@ _UNTRUSTED: Final = frozenset({2, 7, 18, 19, 20, 21})
 
 _ALERTS: Final = {
     "unknown ca": "it does not trust the authority of our certificate",
-    "certificate unknown": "it refuses our certificate; perhaps its name is not on the peer's list",
+    "certificate unknown": "it refuses our certificate",
     "certificate expired": "it says that our certificate has expired, or is not valid yet",
     "certificate required": "it wants a certificate of us",
     "bad certificate": "it refuses our certificate",
@@ -34,6 +34,7 @@ _ALERTS: Final = {
     "protocol version": "it does not speak DTLS 1.2",
     "insufficient security": "it knows none of our cipher suites",
     "access denied": "it does not let us in",
+    "internal error": "it ended the handshake; perhaps our certificate's name is not on its list",
     "close notify": "it ended the handshake",
 }
 """RFC 5246 section 7.2, as OpenSSL spells them."""

@@ -75,7 +75,8 @@ class Waiting:
     def succeed(self) -> None:
         """Let all callers go on."""
         for waiting in self._take_callers():
-            waiting.callback(None)
+            if not waiting.called:  # the callback of another has cancelled it
+                waiting.callback(None)
 
     def fail(self, error: Callable[[], TwistedUDPError], reason: str) -> None:
         """Fail all callers, and drop the payloads.
@@ -88,10 +89,11 @@ class Waiting:
         if dropped:
             self._stats.not_sent[reason] += dropped
         for waiting in self._take_callers():
-            waiting.errback(error())
+            if not waiting.called:  # as above
+                waiting.errback(error())
 
     def _take_callers(self) -> list[Deferred[None]]:
-        callers = [waiting for waiting in self._callers if not waiting.called]
+        callers = list(self._callers)
         self._callers.clear()
         return callers
 
