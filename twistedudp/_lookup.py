@@ -85,6 +85,10 @@ class ServerLookup:  # budget: what is known, what is being found out, and whom 
         self._log_limit = RateLimit(len(servers), 600.0, reactor.seconds)
         self.is_final = False
 
+    def host_of(self, address: Address) -> str:
+        """Return the host that the client was given for an address, which names the server there."""
+        return next((self._servers[number][0] for number in self._found if address in self._found[number]), address[0])
+
     def stop(self) -> None:
         """Take no answer any more."""
         self._running.clear()

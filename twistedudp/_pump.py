@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .core import Requester
+    from .errors import TwistedUDPError
     from .interfaces import Unreachable
 
 __all__ = ["LocalPort", "RequestPump"]
@@ -101,6 +102,23 @@ class RequestPump:
         self.now = steady_clock(reactor)
         self._alarm = Alarm(reactor, self.now, self._due)
         self._log_limit = RateLimit(1, 60.0, self.now)
+
+    def servers_resolved(self, addresses: Sequence[Address]) -> None:
+        """Learn the servers' addresses."""
+        self.requester.servers_resolved(addresses, now=self.now())
+        self.pump()
+
+    def resolution_failed(self, error: TwistedUDPError) -> None:
+        """Learn that no server has an address."""
+        self.requester.resolution_failed(error)
+        self.pump()
+
+    def wanted(self, seconds: float | None) -> None:
+        """Learn that something is about to be sent, and for how many seconds it can wait; nothing is to be done."""
+
+    def explained(self, error: TwistedUDPError) -> TwistedUDPError:
+        """Return what to tell the caller of a request that failed: what the core says."""
+        return error
 
     def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]], socket: int) -> None:
         """Feed datagrams to the core."""

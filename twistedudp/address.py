@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_PORT",
     "LARGEST_PAYLOAD",
     "Address",
+    "SessionAddress",
     "canonical",
     "format_address",
     "is_group",
@@ -35,6 +36,28 @@ DEFAULT_PORT: Final = 10000
 
 LARGEST_PAYLOAD: Final = 65527
 """Bytes of the largest UDP payload there is: 65,535 less the UDP header, since IPv6's length leaves its own out."""
+
+class SessionAddress(tuple[str, int]):  # noqa: SLOT001  # a tuple of any length can have no slots
+    """The address of a peer within one secure session with it.
+
+    It is a host and a port like any other, but equal to itself alone: another session of the same peer, or of whoever
+    has its address by then, has another. So what is kept by the peer's address, such as a response for a request that
+    repeats, is kept for one session.
+
+    Attributes:
+        certificate_name: The peer's name, by its verified certificate; None where it has shown none.
+    """
+
+    certificate_name: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a tuple's own has another signature there
+
 
 _MAPPED: Final = "::ffff:"
 _LARGEST_PAYLOAD_IPV4: Final = 65507  # IPv4's length includes its own header of 20 bytes

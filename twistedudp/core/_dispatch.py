@@ -188,7 +188,27 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         if not server.window.is_full():
             self.transmit(request, server, now, request.interval)
             return
-        assert request.server is not None  # noqa: S101  # the one that refused it
+        self._queue_first(request)
+
+    def leave(self, address: Address, error: TwistedUDPError | None) -> None:
+        """Have the requests at an address wait for another, before others; those that may have run there alone fail.
+
+        With no error to fail with, they stay.
+        """
+        there = [request for request in self._waiting.values() if request.server and request.server.address == address]
+        for request in reversed(there):
+            # It was sent once, and the answer was that it is not run.
+            has_not_run = request.attempts == 1 and request.busy is not None
+            if request.idempotent or has_not_run:
+                self._queue_first(request)
+        for request in there:
+            if request.server is not None and error is not None:
+                self._stats.failed += 1
+                self._fail(request, error)
+
+    def _queue_first(self, request: PendingRequest) -> None:
+        """Let a request that is under way wait for its turn at another server, before others."""
+        assert request.server is not None  # noqa: S101  # it is under way
         request.server.window.in_flight -= 1
         request.server = None
         self._stats.queued += 1

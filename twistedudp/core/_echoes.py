@@ -56,6 +56,12 @@ class EchoTable:
                 return socket
         raise TooManyRequests(f"{MAX_EQUAL_ECHOES} echoes of these same bytes are waiting, the most allowed")
 
+    def first_waiting(self, payload: bytes) -> int:
+        """Return the first local socket from which these bytes are waiting; 0 where they wait from none."""
+        if (0, payload) in self.waiting:
+            return 0
+        return next((socket for socket in self._users if (socket, payload) in self.waiting), 0)
+
     def add(self, request: PendingRequest) -> None:
         """Enter an echo under its socket and bytes."""
         self.waiting[request.socket, request.payload] = request

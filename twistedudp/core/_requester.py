@@ -178,10 +178,23 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
     # Inputs
 
     def servers_resolved(self, addresses: Sequence[Address], *, now: float) -> None:
-        """Learn the servers' addresses, in the order in which they are to be tried; at least one."""
+        """Learn the servers' addresses, in the order in which they are to be tried.
+
+        While there are none, what is asked for waits; what has been sent goes on where it was sent to.
+        """
         self._servers.replace(addresses, now)
+        if addresses:
+            self._dispatch.drain(now)
+            self._notifications.release()
+
+    def peer_left(self, peer: Address, error: TwistedUDPError | None, *, now: float) -> None:
+        """Learn that an address is not to be used any more, though it was not refused.
+
+        Requests that may run twice, or have surely not run, are sent to another address, as soon as one is known. The
+        others fail with ``error``; with none they go on there, since their answers may still come.
+        """
+        self._dispatch.leave(peer, error)
         self._dispatch.drain(now)
-        self._notifications.release()
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
         """Learn that no server has an address: everything fails that waits for one; known addresses stay in use."""
@@ -302,6 +315,11 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self._completed = []
         return completed
 
+    def last_deadline(self, peer: Address) -> float | None:
+        """Return when the last of the requests that are under way to an address ends, ``None`` where none is."""
+        under_way = (request for request in self._waiting.values() if request.server is not None)
+        return max((request.deadline for request in under_way if request.server.address == peer), default=None)  # type: ignore[union-attr]  # see above
+
     def unused_sockets(self) -> list[int]:
         """Return the local sockets that no request needs any more, to be closed, and forget them."""
         unused = self._dispatch.unused_sockets
@@ -309,6 +327,15 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self._dispatch.unused_sockets = []
             unused = [socket for socket in unused if not self._echoes.uses(socket)]  # taken again meanwhile
         return unused
+
+    def echo_socket(self, payload: bytes) -> int:
+        """Return the local socket by which to know a datagram that may answer a raw echo, where all share one."""
+        return self._echoes.first_waiting(payload) if self._echoes.waiting else 0
+
+    def unasked_request(self) -> tuple[int, bytes]:
+        """Return a request that any server answers and whose answer nobody waits for, and its msgid."""
+        msgid = self._next_msgid()
+        return msgid, encode_request(msgid, "echo", (None,))
 
     def _next_msgid(self) -> int:
         # A request may wait for longer than the ids take to come round; its id is then skipped.

@@ -64,7 +64,7 @@ class Server:
     def __init__(self, address: Address, settings: RequesterSettings, now: float) -> None:
         self.address = address
         self.alone = (address,)
-        self.max_payload = max_payload(address[0])
+        self.max_payload = min(max_payload(address[0]), settings.max_payload)
         self.window = Window(settings.window)
         self.forget(settings, now)
 
@@ -141,7 +141,7 @@ class ServerList:
         """Take over a resolver's answer; addresses known already keep what was learnt of them, duplicates count once.
 
         Args:
-            addresses: All addresses, in order; at least one.
+            addresses: All addresses, in order; none where requests are to wait for one.
             now: The time, in seconds.
         """
         preferred = self.preferred
@@ -152,7 +152,10 @@ class ServerList:
         self._left = [server for server in known.values() if server.window.in_flight and server not in self._servers]
         # One that has not answered yet may stand there only because its address was known first.
         proven = preferred is not None and preferred.round_trip.timeout is not None
-        self.preferred = preferred if proven and preferred in self._servers else self._servers[0]
+        if proven and preferred in self._servers:
+            self.preferred = preferred
+        else:
+            self.preferred = self._servers[0] if self._servers else None
 
     def after(self, server: Server, size: int, avoid: Collection[Address] = ()) -> Server | None:
         """Return the server to try after one that gave no answer, or ``None`` where there is no other to try.

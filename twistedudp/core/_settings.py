@@ -36,6 +36,7 @@ class RequesterSettings:
         policy: The bounds of the time between two tries.
         breaker_threshold: Calls in a row without an answer before a server's circuit breaker opens; 0 for never.
         breaker_cooldown: Seconds between two calls that are let through while it is open.
+        max_payload: Bytes that the transport carries in one datagram, where that is less than UDP does.
         peer_age: Seconds without an answer after which what is known of a server is out of date: paths change.
     """
 
@@ -48,6 +49,7 @@ class RequesterSettings:
     policy: RetransmissionPolicy = INTERNET
     breaker_threshold: int = THRESHOLD
     breaker_cooldown: float = COOL_DOWN
+    max_payload: int = LARGEST_PAYLOAD
     peer_age: float = 600.0
 
     def __post_init__(self) -> None:
