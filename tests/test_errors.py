@@ -15,6 +15,7 @@ from twistedudp.errors import (
     DecodeError,
     DTLSConfigurationError,
     DTLSHandshakeFailed,
+    DTLSSessionLost,
     DTLSUnavailable,
     EncodeError,
     ErrorReplyReceived,
@@ -68,6 +69,7 @@ class FamilyTests(SynchronousTestCase):
             PeerUnreachable,
             PeerReflects,
             DTLSHandshakeFailed,
+            DTLSSessionLost,
         }
         nobodys = {RequestTimedOut, RequestAborted, MethodError}
         classes = {getattr(errors, name) for name in errors.__all__}

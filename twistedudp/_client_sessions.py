@@ -1,14 +1,10 @@
 """The secure sessions of a client: which one its calls go into, and when another is due.
 
 Theory of operation: one session is in use, or none. Calls are sent into it; while there is none they wait, and their
-deadlines run. A handshake is begun when somebody wants to send and no session is in use. Each handshake is an *attempt*
-with a socket and a port of its own, since a forged datagram can break one for good (docs/dtls.md): where an attempt
-fails, or just does not get on, a fresh one is made, to the server's next address or to the same, and the first that
-comes about is used. An attempt that stands still is not stopped at once, for it may be a datagram that was lost.
-
-What has a reason that no lost datagram explains (a certificate that is not to be trusted, an alert of the server) is
-tried again too, since it can be forged, but only a few times: then the calls that wait fail with it. So do they, at
-once, where nobody listens.
+deadlines run. A handshake is begun when somebody wants to send and no session is in use: an *attempt* at the first
+address of the servers, and soon others at the next ones. The first that comes about is used. What makes an attempt
+retries by itself, from fresh ports, since a forged datagram can break a handshake for good (docs/dtls.md); where it
+fails nevertheless, the reason is to be believed, and where no address is left, the calls that wait fail with it.
 
 A session can die without a word: the server was restarted, or forgot it, or an address translator did. Its records are
 dropped in silence then. So a session in which nothing was heard although something was sent, or that was quiet for a
@@ -22,194 +18,52 @@ Nothing here knows what a datagram means, nor what a session is made of: that is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import gatherResults, maybeDeferred
 
 from ._alarm import Alarm
-from .address import SessionAddress
-from .errors import PeerUnreachable, TwistedUDPError
+from ._client_session import LEAST_DOUBT, ClientSession
+from .errors import TwistedUDPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
 
+    from ._client_session import Calls, Connect
     from .address import Address
 
-__all__ = ["Calls", "ClientSession", "ClientSessions", "Connect", "Link"]
+__all__ = ["ClientSessions"]
 
 NEXT_ADDRESS: Final = 0.25
 """Seconds after which an attempt is made at another address of the server (RFC 8305 section 5, Connection Attempt
 Delay)."""
 
-NEXT_PORT: Final = 3.0
-"""Seconds after which an attempt that has not come about is joined by one from a fresh port to the same address: an
-attempt sends after 0, 1 and 3 s (RFC 6347 section 4.2.4.1), and what is lost twice may not be lost by chance."""
-
-ATTEMPTS_PER_ADDRESS: Final = 2
-"""Attempts under way at once to one address; a further one takes the place of the oldest. Servers allow few half-open
-handshakes for each host."""
-
-SAME_FAULTS: Final = 3
-"""Attempts in a row that must fail for a reason which can be forged before the waiting calls fail with it."""
-
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
-"""Seconds between an attempt that failed and the next: the first, doubled each time, and the longest."""
+"""Seconds between an attempt that got no answer, or was refused where that is no reason to give up, and the next at
+the same address: the first pause, doubled each time, and the longest."""
 
 QUIET: Final = 5.0
 """Seconds without a datagram of the server after which a session is asked whether it lives before a call is sent into
 it. An address translator forgets after 30 s or more (RFC 4787 recommends two minutes and more), and few servers are
 restarted in less."""
 
-LEAST_DOUBT: Final = 0.2
 MOST_DOUBT: Final = 1.0
 """Seconds that a session may leave what was sent unanswered before it is asked, and then the question before it is
-given up: the timeout of its round trips, within these bounds; the latter where none is known."""
+given up: the timeout of its round trips, at least ``LEAST_DOUBT`` and at most these; these where none is known."""
 
 MOST_RETIRED: Final = 4
 """Old sessions that are kept at once for the calls in them; the oldest is closed for a further one."""
-
-
-def _lose(_payload: bytes, _peer: Address) -> None:
-    """Write into a session that has ended."""
 
 
 _HAIR: Final = 0.01
 """Seconds after a deadline at which what waited for it is done with: whoever keeps the deadline goes first."""
 
 
-class Link(Protocol):
-    """A secure session, or the attempt at one, with a local port of its own.
-
-    It calls the :class:`ClientSession` that it was made for: ``opened`` once or ``failed``, then ``received``, and
-    ``ended`` where the session ends without being stopped from here. It calls nothing after ``stop``.
-    """
-
-    def write(self, payload: bytes) -> None:
-        """Send one datagram."""
-
-    def stop(self) -> Any:
-        """End the session, telling the server, or the attempt; return a Deferred of the port being free, or None."""
-
-
-class Connect(Protocol):
-    """What makes a :class:`Link`."""
-
-    def __call__(self, address: Address, session: ClientSession) -> Link:
-        """Begin a handshake with the server at an address.
-
-        Raises:
-            TwistedUDPError: There is no local port to do it from.
-        """
-
-
-class Calls(Protocol):
-    """What the sessions are for: the client's requests."""
-
-    def use(self, peer: SessionAddress) -> None:
-        """Send what waits, and all that comes, into this session."""
-
-    def hold(self) -> None:
-        """Send nothing that is new: let it wait."""
-
-    def leave(self, peer: SessionAddress, error: TwistedUDPError | None) -> None:
-        """Have what may run twice wait for another session. The rest fails with the error, or goes on in this one."""
-
-    def fail(self, error: TwistedUDPError) -> None:
-        """Fail what waits for a session."""
-
-    def received(self, datagrams: Sequence[bytes], peer: SessionAddress) -> None:
-        """Take datagrams that came in a session."""
-
-    def last_deadline(self, peer: SessionAddress) -> float | None:
-        """Return when the last request that was sent into a session ends; ``None`` where there is none."""
-
-    def round_trip_timeout(self, peer: SessionAddress) -> float | None:
-        """Return after how many seconds an answer is late in a session, as far as that is known."""
-
-    def question(self) -> bytes:
-        """Return a request that any server answers."""
-
-
-class ClientSession:
-    """One session, from the attempt at it to its end.
-
-    Attributes:
-        peer: The server's address within this session.
-        heard: When the last datagram came, or the handshake was done; in seconds.
-        unanswered: When the first was sent of those after which nothing came, ``None`` if the last word is the server's.
-    """
-
-    __slots__ = ("_link", "_sessions", "_waiting", "address", "heard", "peer", "unanswered")
-
-    def __init__(self, sessions: ClientSessions, address: Address) -> None:
-        self._sessions = sessions
-        self._link: Link | None = None
-        self._waiting = True
-        self.address = address
-        self.peer = SessionAddress(address)
-        self.heard = 0.0
-        self.unanswered: float | None = None
-
-    def begin(self, connect: Connect) -> None:
-        """Begin the handshake."""
-        link = connect(self.address, self)
-        if self._waiting:
-            self._link = link
-        else:  # it failed, or was stopped, before it was returned
-            self._sessions.closing(link.stop())
-
-    def write(self, payload: bytes, _peer: Address | None = None) -> None:
-        """Send a datagram; it is lost where the session has ended."""
-        if self._link is None:
-            return
-        now = self._sessions.now()
-        if self.unanswered is None:
-            self.unanswered = now
-        elif now - self.unanswered > LEAST_DOUBT:
-            self._sessions.doubted(self, now)
-        self._link.write(payload)
-
-    def stop(self) -> None:
-        """End it from here."""
-        self._waiting = False
-        link, self._link = self._link, None
-        if link is not None:
-            self._sessions.closing(link.stop())
-
-    # What the link tells
-
-    def opened(self) -> None:
-        """The handshake is done, and the server is who it should be."""
-        if self._waiting:
-            self.heard = self._sessions.now()
-            self._sessions.opened(self)
-
-    def failed(self, error: TwistedUDPError) -> None:
-        """There will be no session."""
-        if self._waiting:
-            self.stop()
-            self._sessions.failed(self, error)
-
-    def received(self, datagrams: Sequence[bytes]) -> None:
-        """Datagrams have come."""
-        if self._waiting:
-            self.heard = self._sessions.now()
-            self.unanswered = None
-            self._sessions.heard(self, datagrams)
-
-    def refused(self) -> None:
-        """The network says that nobody takes datagrams there any more, which can be forged."""
-        if self._waiting:
-            self._sessions.refused(self)
-
-    def ended(self, error: TwistedUDPError) -> None:
-        """The session has ended, and no answer can come in it any more."""
-        if self._waiting:
-            self.stop()
-            self._sessions.ended(self, error)
+def _lose(_payload: bytes, _peer: Address) -> None:
+    """Write into a session that has ended."""
 
 
 class ClientSessions:  # budget: what is in use, what is tried, what is kept, and when to look again
@@ -248,7 +102,8 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
         self._attempts: list[ClientSession] = []
         self._next_attempt = 0.0
         self._turn = 0
-        self._faults: dict[Address, int] = {}
+        self._faults: set[Address] = set()
+        self._in_vain = 0
         self._retired: dict[ClientSession, float] = {}
         self._wanted_until = -1.0
         self._stopped = False
@@ -286,6 +141,7 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
         now = self.now()
         if now > self._wanted_until:  # nobody waited any more: what failed then may work now
             self._faults.clear()
+            self._in_vain = 0
             self._next_attempt = now if not self._attempts else self._next_attempt
         self._wanted_until = max(self._wanted_until, until)
         current = self._current
@@ -320,30 +176,35 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
         old, self._current = self._current, session
         self._asked_at, self._gave_up, self.fault = None, False, None
         self._faults.clear()
+        self._in_vain = 0
         if old is not None:
             self._calls.leave(old.peer, None)
             self._retire(old)
         self._calls.use(session.peer)
 
     def failed(self, session: ClientSession, error: TwistedUDPError) -> None:
-        """Try again where an attempt failed, unless that is sure to be in vain."""
+        """Try the next address where an attempt failed, or the same one again if that may help."""
         if session not in self._attempts:
             return
         self._attempts.remove(session)
         self.fault = error
-        count = self._faults[session.address] = self._faults.get(session.address, 0) + 1
-        if isinstance(error, PeerUnreachable) and not self._retry_refused:
-            self._faults[session.address] = count = SAME_FAULTS
-        if all(self._faults.get(address, 0) >= SAME_FAULTS for address in self._addresses):
-            self._stop_attempts()
-            self._faults.clear()
-            self._wanted_until = -1.0
-            self._calls.fail(error)
-            return
         now = self.now()
-        pause = min(FIRST_PAUSE * 2 ** (count - 1), LONGEST_PAUSE)
-        self._next_attempt = now if self._other_is_untried() else now + pause
+        if self._may_pass(error):
+            self._next_attempt = now + min(FIRST_PAUSE * 2**self._in_vain, LONGEST_PAUSE)
+            self._in_vain += 1
+        else:
+            self._faults.add(session.address)
+            self._next_attempt = now
+            if self._faults.issuperset(self._addresses):
+                self._stop_attempts()
+                self._wanted_until = -1.0
+                self._calls.fail(error)
+                return
         self._go_on()
+
+    def _may_pass(self, error: TwistedUDPError) -> bool:
+        reason = getattr(error, "reason", "")
+        return reason == "no_answer" or (reason == "unreachable" and self._retry_refused)
 
     def heard(self, session: ClientSession, datagrams: Sequence[bytes]) -> None:
         """Take what came in a session, which shows that it lives."""
@@ -430,30 +291,30 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
             self._stop_attempts()
             return
         if now >= self._next_attempt:
-            self._attempt(now)
-        self._alarm.at(min(self._next_attempt, self._wanted_until + _HAIR))
+            address = self._next_address()
+            if address is not None:
+                self._attempt(address, now)
+        if self._next_address() is not None:
+            self._alarm.at(self._next_attempt)
+        self._alarm.at(self._wanted_until + _HAIR)
 
-    def _attempt(self, now: float) -> None:
-        address = self._addresses[self._turn % len(self._addresses)]
-        self._turn += 1
+    def _next_address(self) -> Address | None:
+        """Return the address whose turn it is, of those with no attempt under way; ``None`` where there is none."""
+        busy = {attempt.address for attempt in self._attempts}
+        addresses = self._addresses[self._turn :] + self._addresses[: self._turn]
+        return next((address for address in addresses if address not in busy and address not in self._faults), None)
+
+    def _attempt(self, address: Address, now: float) -> None:
+        self._turn = (self._addresses.index(address) + 1) % len(self._addresses)
         if self._gave_up and self._current is not None:  # the answer may have been lost, and not the session
             self._current.write(self._calls.question())
-        to_same = [attempt for attempt in self._attempts if attempt.address == address]
-        if len(to_same) >= ATTEMPTS_PER_ADDRESS:
-            self._attempts.remove(to_same[0])
-            to_same[0].stop()
         session = ClientSession(self, address)
         self._attempts.append(session)
-        self._next_attempt = now + (NEXT_ADDRESS if self._other_is_untried() else NEXT_PORT)
+        self._next_attempt = now + NEXT_ADDRESS
         try:
             session.begin(self._connect)
         except TwistedUDPError as error:
             session.failed(error)
-
-    def _other_is_untried(self) -> bool:
-        """Tell whether the address whose turn is next has no attempt under way, and has not failed."""
-        address = self._addresses[self._turn % len(self._addresses)]
-        return address not in self._faults and all(attempt.address != address for attempt in self._attempts)
 
     def _stop_attempts(self) -> None:
         attempts, self._attempts = self._attempts, []

@@ -1,10 +1,10 @@
 """The client's pump where calls go through DTLS: requests on one side, sessions on the other.
 
-Theory of operation: to the core a session is a server, with an address of its own (:class:`SessionAddress`). So all that
-the core promises for a server holds for a session: a call that must not run twice is repeated in the session that it was
-first sent into, and nowhere else; its answer counts if it comes in that session. While no session is in use, the core
-knows no server, and requests wait in its queue, where their deadlines run. Which session is in use, and when a handshake
-is due, is :mod:`._client_sessions`' matter.
+Theory of operation: to the core a session is a server, with an address of its own (:class:`SessionAddress`). So all
+that the core promises for a server holds for a session: a call that must not run twice is repeated in the session that
+it was first sent into, and nowhere else; its answer counts if it comes in that session. While no session is in use, the
+core knows no server, and requests wait in its queue, where their deadlines run. Which session is in use, and when a
+handshake is due, is :mod:`._client_sessions`' matter.
 
 One session has one local port, so what the core calls sockets are none here: idempotent retransmissions stay in the
 session, and so do echoes of equal bytes, which are answered first come, first served.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from ._client_sessions import Connect
+    from ._client_session import Connect
     from .address import Address, SessionAddress
     from .core import Requester
     from .errors import TwistedUDPError

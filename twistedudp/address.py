@@ -37,6 +37,7 @@ DEFAULT_PORT: Final = 10000
 LARGEST_PAYLOAD: Final = 65527
 """Bytes of the largest UDP payload there is: 65,535 less the UDP header, since IPv6's length leaves its own out."""
 
+
 class SessionAddress(tuple[str, int]):  # noqa: SLOT001  # a tuple of any length can have no slots
     """The address of a peer within one secure session with it.
 
@@ -56,7 +57,7 @@ class SessionAddress(tuple[str, int]):  # noqa: SLOT001  # a tuple of any length
     def __ne__(self, other: object) -> bool:
         return self is not other
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # a tuple's own has another signature there
+    __hash__ = object.__hash__
 
 
 _MAPPED: Final = "::ffff:"

@@ -8,23 +8,23 @@ Every call becomes a Deferred that fires once: with its result, with an error of
 
 from __future__ import annotations
 
-import enum
 import random
-import sys
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
-import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
+from ._client_values import DEFAULT, Default, checked_timeout, convert_untrusted
 from ._lookup import ServerLookup, checked_servers, family_of, is_this_machine
 from ._pump import RequestPump
 from ._rate_limit import RateLimit
+from .address import LARGEST_PAYLOAD
 from .core import INTERNET, KEY_SIZE, LAN, SAFE_PAYLOAD, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
     CircuitOpen,
-    DecodeError,
+    DTLSHandshakeFailed,
+    EncodeError,
     PeerUnreachable,
     RequestTimedOut,
     ServiceNotRunning,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ._resolve import AddressFamily
     from .address import Address
     from .core import PendingRequest, RequesterStats
+    from .dtls import DTLSContext, DTLSLimits
 
 __all__ = ["DEFAULT", "Default", "UDPClientService"]
 
@@ -48,16 +49,6 @@ _T = TypeVar("_T")
 _POLICIES: Final = {"internet": INTERNET, "lan": LAN}
 
 _log = Logger(namespace="twistedudp")
-
-
-class Default(enum.Enum):
-    """The type of :data:`DEFAULT`."""
-
-    DEFAULT = "the client's timeout"
-
-
-DEFAULT: Final = Default.DEFAULT
-"""As a call's timeout: the one that the client was given."""
 
 
 class _Call(Deferred[Any]):
@@ -93,6 +84,9 @@ class UDPClientService(Service):
         breaker_threshold: Calls in a row that run out before further calls fail at once with ``CircuitOpen``; 0 for
             never.
         breaker_cooldown: Seconds between two calls that are sent nevertheless, to see whether the server is back.
+        dtls: Speak DTLS with the servers, with these certificates (``DTLSContext.client(...)``, docs/dtls.md); ``None``
+            for plain UDP. Calls wait for the handshake within their timeouts. A datagram carries 1,163 bytes at most.
+        dtls_limits: The bounds of it, such as its MTU; ``None`` for the usual ones.
         rng: Where message ids and jitter come from; the default is the operating system's generator.
 
     Attributes:
@@ -120,18 +114,22 @@ class UDPClientService(Service):
         policy: Literal["internet", "lan"] = "internet",
         breaker_threshold: int = RequesterSettings.breaker_threshold,
         breaker_cooldown: float = RequesterSettings.breaker_cooldown,
+        dtls: DTLSContext | None = None,
+        dtls_limits: DTLSLimits | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.servers = tuple(checked_servers(host, port, interface))
-        self.timeout = _check_timeout(timeout)
+        self.timeout = checked_timeout(timeout)
         self._reactor = reactor
         self._address_family = family_of(interface, address_family)
         self._interface = interface
         self._rng = rng
+        self._dtls, self._dtls_limits = dtls, dtls_limits
         if policy not in _POLICIES:
             raise ValueError(f"policy={policy!r}: it must be one of {', '.join(map(repr, _POLICIES))}")
         self._settings = RequesterSettings(
             max_datagram_size=max_datagram_size,
+            max_payload=self._max_payload(),
             retry_refused=retry_refused,
             window=window,
             policy=_POLICIES[policy],
@@ -140,8 +138,7 @@ class UDPClientService(Service):
         )
         self._large_limit = RateLimit(1, 60.0, reactor.seconds)
         self._canceller = self._cancel  # one bound method for all calls
-        self._pump = self._make_pump()
-        self._lookup = self._make_lookup(self._pump)
+        self._make_parts()
 
     def __repr__(self) -> str:
         others = f" and {len(self.servers) - 1} more" if len(self.servers) > 1 else ""
@@ -167,8 +164,7 @@ class UDPClientService(Service):
         """Begin to take calls, and look up the servers' names."""
         if self.running:
             return
-        self._pump = self._make_pump()
-        self._lookup = self._make_lookup(self._pump)
+        self._make_parts()
         super().startService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
         self._lookup.needed()
 
@@ -238,7 +234,7 @@ class UDPClientService(Service):
         """
         deferred = self._request(method, params, Kind.CALL, timeout, idempotent)
         if returns is not None:
-            deferred.addCallback(_convert_untrusted, returns)
+            deferred.addCallback(convert_untrusted, returns)
         return deferred
 
     def notify(self, method: str, *params: object) -> None:
@@ -257,6 +253,7 @@ class UDPClientService(Service):
             DatagramTooLarge: The parameters are too much for one datagram.
         """
         self._check_running()
+        self._pump.wanted(None)
         size = self._pump.requester.send_notification(method, params)
         self._pump.pump()
         self._lookup.needed()
@@ -292,9 +289,12 @@ class UDPClientService(Service):
         Raises:
             ValueError: The timeout is no positive number of seconds.
         """
-        seconds = self.timeout if timeout is DEFAULT else _check_timeout(timeout)
+        seconds = self.timeout if timeout is DEFAULT else checked_timeout(timeout)
         try:
             self._check_running()
+            if self._dtls is not None and not len(data):
+                raise EncodeError("DTLS carries no empty datagram; send one byte at least")
+            self._pump.wanted(seconds)
             request = self._pump.requester.send_echo(bytes(memoryview(data)), timeout=seconds, now=self._pump.now())
         except TwistedUDPError as error:
             return fail(error)
@@ -303,11 +303,13 @@ class UDPClientService(Service):
     def _request(
         self, method: str, params: tuple[object, ...], kind: Kind, timeout: float | Default, idempotent: bool
     ) -> Deferred[Any]:
-        seconds = self.timeout if timeout is DEFAULT else _check_timeout(timeout)
+        seconds = self.timeout if timeout is DEFAULT else checked_timeout(timeout)
         pump = self._pump
         try:
             if not self.running:
                 self._check_running()
+            if self._dtls is not None:
+                pump.wanted(seconds)
             request = pump.requester.send_request(
                 method, params, timeout=seconds, now=pump.now(), kind=kind, idempotent=idempotent
             )
@@ -344,36 +346,53 @@ class UDPClientService(Service):
         if error is None:
             deferred.callback(request.result)
             return
-        if isinstance(error, (RequestTimedOut, PeerUnreachable, CircuitOpen)) and self.running:
+        error = self._pump.explained(error)
+        if isinstance(error, (RequestTimedOut, PeerUnreachable, CircuitOpen, DTLSHandshakeFailed)) and self.running:
             self._lookup.doubted()
         deferred.errback(error)
 
-    def _make_pump(self) -> RequestPump:
+    def _max_payload(self) -> int:
+        """Return how many bytes one datagram carries at most, whatever the address family."""
+        if self._dtls is None:
+            return LARGEST_PAYLOAD
+        from ._secure_link import payload_limit  # noqa: PLC0415  # see below
+
+        return payload_limit(self._dtls_limits)
+
+    def _host_of(self, address: Address) -> str:
+        return self._lookup.host_of(address)
+
+    def _make_parts(self) -> None:
+        """Make the core and what drives it."""
         # The ids must not be guessed; the jitter need not be secret, and the system's generator costs a system call.
         rng = self._rng or random.SystemRandom()
         msgids = message_ids(rng.getrandbits(8 * KEY_SIZE).to_bytes(KEY_SIZE, "big"))
         jitter = self._rng or random.Random(rng.getrandbits(64))  # noqa: S311  # see above
         requester = Requester(msgids=msgids, random=jitter.random, settings=self._settings)
-        return RequestPump(self._reactor, requester, self._interface, self._deliver)
+        if self._dtls is None:
+            pump = RequestPump(self._reactor, requester, self._interface, self._deliver)
+        else:
+            from ._secure_link import make_secure_pump  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
+
+            pump = make_secure_pump(
+                self._reactor,
+                requester,
+                self._deliver,
+                self._dtls,
+                host_of=self._host_of,
+                interface=self._interface,
+                limits=self._dtls_limits,
+            )
+        lookup = ServerLookup(
+            self._reactor, self.servers, self._address_family, pump.servers_resolved, pump.resolution_failed
+        )
+        self._pump, self._lookup = pump, lookup
 
     def _check_running(self) -> None:
         if not self.running:
             raise ServiceNotRunning(
                 "the client service is not running: start it with startService(), or use it in an 'async with'"
             )
-
-    def _make_lookup(self, pump: RequestPump) -> ServerLookup:
-        requester = pump.requester
-
-        def learnt(addresses: Sequence[Address]) -> None:
-            requester.servers_resolved(addresses, now=pump.now())
-            pump.pump()
-
-        def failed(error: TwistedUDPError) -> None:
-            requester.resolution_failed(error)
-            pump.pump()
-
-        return ServerLookup(self._reactor, self.servers, self._address_family, learnt, failed)
 
     def _warn_of_size(self, method: str, size: int) -> None:
         """Say that a datagram may be cut into fragments on its way, unless it does not leave this machine."""
@@ -384,17 +403,3 @@ class UDPClientService(Service):
                 method=method,
                 size=size,
             )
-
-
-def _check_timeout(timeout: object) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= sys.float_info.max:
-        raise ValueError(f"timeout={timeout!r}: it must be a positive number of seconds, since no call waits for ever")
-    return float(timeout)
-
-
-def _convert_untrusted(result: object, returns: type[_T]) -> _T:
-    try:
-        return msgspec.convert(result, returns)
-    except msgspec.ValidationError as error:
-        name = getattr(returns, "__name__", repr(returns))
-        raise DecodeError(f"the server's result does not fit {name}: {error}") from error

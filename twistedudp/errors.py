@@ -24,6 +24,7 @@ __all__ = [
     "CircuitOpen",
     "DTLSConfigurationError",
     "DTLSHandshakeFailed",
+    "DTLSSessionLost",
     "DTLSUnavailable",
     "DatagramTooLarge",
     "DecodeError",
@@ -83,10 +84,9 @@ class DatagramTooLarge(LocalError):
         limit: Bytes that it may have.
     """
 
-    def __init__(self, size: int, limit: int) -> None:
-        advice = (
-            "" if limit >= max_payload("") else ", or raise max_datagram_size here and the server's max_request_size"
-        )
+    def __init__(self, size: int, limit: int, *, can_be_raised: bool = True) -> None:
+        is_final = not can_be_raised or limit >= max_payload("")
+        advice = "" if is_final else ", or raise max_datagram_size here and the server's max_request_size"
         super().__init__(
             f"the datagram would have {size:,} bytes, {size - limit:,} more than the limit of {limit:,}; "
             f"send less at once{advice}"
@@ -250,6 +250,25 @@ class DTLSHandshakeFailed(RemoteError):
         self.peer = peer
         self.reason = reason
         self.attempts = attempts
+
+
+class DTLSSessionLost(RemoteError):
+    """The DTLS session that the call was sent in has ended, and no answer can come in it any more.
+
+    The call may or may not have run, so it was not repeated in another session. Calls that say ``idempotent=True`` are.
+
+    Attributes:
+        peer: The server's address.
+        reason: How it ended, in words.
+    """
+
+    def __init__(self, peer: Address, reason: str) -> None:
+        super().__init__(
+            f"{format_address(peer)}: {reason} while the call was waiting; it may have run, so it was not repeated "
+            "(idempotent=True allows that)"
+        )
+        self.peer = peer
+        self.reason = reason
 
 
 class PeerReflects(RemoteError):

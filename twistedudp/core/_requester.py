@@ -64,7 +64,8 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         self.settings = settings or RequesterSettings()
         self._servers = ServerList(self.settings)
         self.stats = RequesterStats(self._servers)
-        self._unchecked_size = min(SAFE_PAYLOAD, self.settings.max_datagram_size)
+        self._largest = min(self.settings.max_datagram_size, self.settings.max_payload)
+        self._unchecked_size = min(SAFE_PAYLOAD, self._largest)
         self._msgids = msgids
         self._waiting: dict[int, PendingRequest] = {}
         self._recent = RecentRequests()
@@ -134,6 +135,8 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             TooManyRequests: The table is full, or too many echoes of these bytes are waiting.
             CircuitOpen: The server has not answered for a while.
         """
+        if len(payload) > self.settings.max_payload:
+            raise DatagramTooLarge(len(payload), self.settings.max_payload, can_be_raised=False)
         try:
             socket = self._echoes.free_socket(payload)
         except TooManyRequests:
@@ -342,9 +345,9 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         return next(msgid for msgid in self._msgids if msgid not in self._waiting)
 
     def _check_size(self, payload: bytes) -> None:
-        size, limit = len(payload), self.settings.max_datagram_size
+        size, limit = len(payload), self._largest
         if size > limit:
-            raise DatagramTooLarge(size, limit)
+            raise DatagramTooLarge(size, limit, can_be_raised=limit < self.settings.max_payload)
         if size > SAFE_PAYLOAD:
             self.stats.large += 1
 
