@@ -57,10 +57,13 @@ class CurrentPeer:
     Attributes:
         host: The numeric IPv4 or IPv6 address.
         port: The UDP port.
+        certificate_name: The name in the certificate that the peer has shown, verified; ``None`` without DTLS, and
+            where the server asks for no certificates.
     """
 
     host: str
     port: int
+    certificate_name: str | None = None
 
     def __str__(self) -> str:
         return format_address((self.host, self.port))
@@ -76,9 +79,10 @@ def current_peer() -> CurrentPeer:
         NoCurrentPeer: No request is being answered here.
     """
     try:
-        return CurrentPeer(*calling_peer.get())
+        peer = calling_peer.get()
     except LookupError:
         raise NoCurrentPeer("current_peer() is known only while a method answers a request") from None
+    return CurrentPeer(peer[0], peer[1], getattr(peer, "certificate_name", None))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from ._address_tokens import MIN_KEY_SIZE, AddressTokens
 from ._rate_limit import RateLimit
+from ._secure_peers import SecurePeers
 from .address import is_loopback
 from .core import SAFE_PAYLOAD, ReplyBudget, Responder, ResponderSettings
 from .errors import MethodError
@@ -123,6 +124,7 @@ class RPCServerProtocol(DatagramProtocol):
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
         self._large_limit = RateLimit(1, 60.0, clock)
         self._drained: Deferred[None] | None = None
+        self._sessions: SecurePeers | None = None
         self._log = Logger(namespace=f"{type(methods).__module__}.{type(methods).__qualname__}")
 
     @property
@@ -151,6 +153,8 @@ class RPCServerProtocol(DatagramProtocol):
     def datagrams_received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
         """Do the same for all the datagrams that have come, none to a group; their answers leave together."""
         responder = self._responder
+        if self._sessions is not None:
+            datagrams = self._sessions.of(datagrams)
         now = self._clock()
         receive, events, run = responder.datagram_received, responder.events, self._run
         asker = datagrams[0][1]
@@ -168,6 +172,23 @@ class RPCServerProtocol(DatagramProtocol):
         if self._probed:
             self._answer_probes(datagrams, now)
         self._flush()
+
+    def startProtocol(self) -> None:
+        """Learn whether the transport has sessions, and then how much it carries at once: less than UDP does."""
+        transport: Any = self.transport
+        if hasattr(transport, "session_number"):
+            self._sessions = SecurePeers()
+            self._responder.limit_responses(transport.payload_limit)
+
+    def peer_verified(self, addr: Address, certificate_name: str | None) -> None:
+        """Learn from DTLS that a session with a peer is open: its requests are no longer those of the one before."""
+        if self._sessions is not None:
+            self._sessions.verified(addr, certificate_name)
+
+    def peer_lost(self, addr: Address, _reason: str) -> None:
+        """Learn from DTLS that a session is no more: nothing is sent to it that it still asked for."""
+        if self._sessions is not None:
+            self._sessions.lost(addr, self.transport)
 
     def run_method(self, method: str, params: list[object], peer: Address) -> Deferred[object]:
         """Run a method as a request would that came by another way, such as a question to a group.
@@ -343,6 +364,8 @@ class RPCServerProtocol(DatagramProtocol):
         datagrams = self._responder.datagrams()
         if transport is None:
             return
+        if self._sessions is not None:
+            datagrams = self._sessions.to(datagrams)
         if len(datagrams) > 1 and hasattr(transport, "write_batch"):
             refused = transport.write_batch(datagrams)
             if refused:

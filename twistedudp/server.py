@@ -27,6 +27,7 @@ from ._draining import Draining, check_timeout, work_of
 from .address import format_address, is_ip, is_loopback, unmapped
 from .admission import AdmissionPolicy
 from .discovery import DISCOVERY_PORT
+from .errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .admission import AdmissionStats
     from .discovery._answers import AnswerStats
     from .discovery._responder import Discoverable
+    from .dtls import DTLSContext, DTLSEndpoint, DTLSLimits, DTLSStats
     from .methods import RPCMethods
     from .transport import BoundSocket, DatagramStats
 
@@ -84,6 +86,9 @@ class UDPServerService(Service):
             loopback, and as a protocol says itself.
         token_key: The secret for this, of 32 bytes or more, where several processes are to know one another's tokens.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
+        dtls: Speak DTLS with clients, with this certificate (``DTLSContext.server(...)``, docs/dtls.md); ``None`` for
+            plain UDP. Any protocol is served so, unchanged. A datagram carries 1,163 bytes at most.
+        dtls_limits: The bounds of it, such as the sessions and the MTU; ``None`` for the usual ones.
         timestamps: Have the kernel tell when each datagram arrived (``port.arrival_times``; Linux only). The built-in
             method ``rpc.probe`` then tells times that the load of this process does not distort.
         admission: Who may send to the service and how often; by default ``AdmissionPolicy()``, wherever the service is
@@ -98,7 +103,8 @@ class UDPServerService(Service):
         protocol: The protocol that is being served; ``None`` before the first start.
 
     Raises:
-        twistedudp.errors.LocalError: A server of this name or on this address cannot be discovered.
+        twistedudp.errors.LocalError: A server of this name or on this address cannot be discovered, nor can one
+            with DTLS.
     """
 
     def __init__(
@@ -117,6 +123,8 @@ class UDPServerService(Service):
         prove_addresses: bool | Default = DEFAULT,
         token_key: bytes | None = None,
         bound: BoundSocket | None = None,
+        dtls: DTLSContext | None = None,
+        dtls_limits: DTLSLimits | None = None,
         timestamps: bool = False,
         admission: AdmissionPolicy | Default | None = DEFAULT,
         discoverable: str | None = None,
@@ -130,6 +138,13 @@ class UDPServerService(Service):
         policy = _admission(admission, interface, bound)
         self._port_options: dict[str, Any] = {"timestamps": timestamps, "admission": policy}
         self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
+        if dtls is not None and discoverable is not None:
+            raise LocalError(
+                "discoverable= and dtls= exclude each other: questions and their answers travel in the clear, and whoever "
+                "asks has shown no certificate"
+            )
+        self._dtls, self._dtls_limits = dtls, dtls_limits
+        self._endpoint: DTLSEndpoint | None = None
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
             "max_request_size": max_request_size, "token_key": token_key,
@@ -162,6 +177,9 @@ class UDPServerService(Service):
         ``None`` as well where everybody is let in.
         """
         return getattr(self._served, "admission_stats", None)
+    def dtls_stats(self) -> DTLSStats | None:
+        """The counters of sessions and handshakes; ``None`` without DTLS, and before the first start."""
+        return None if self._endpoint is None else self._endpoint.stats
 
     @property
     def discovery_stats(self) -> AnswerStats | None:
@@ -209,6 +227,9 @@ class UDPServerService(Service):
             protocol.noisy = False
             options = {**self._port_options, "answer_hops": getattr(protocol, "reflects", False) is True}
             listening = transport.listen(self._reactor, self._port, protocol, self._interface, bound=bound, **options)
+            listening = transport.listen(
+                self._reactor, self._port, self._over_dtls(protocol), self._interface, bound=bound, **self._port_options
+            )
             if self._discovery is not None:
                 self._start_discovery(self._discovery, listening, protocol)
         except BaseException:
@@ -308,6 +329,15 @@ class UDPServerService(Service):
             protocol.use_token_key(self._rpc_options["token_key"])
         if not self._rpc_options["prove_addresses"] and _is_exposed(self._interface, None):
             protocol.trust_addresses()
+    def _over_dtls(self, protocol: AbstractDatagramProtocol) -> AbstractDatagramProtocol:
+        """Return what to give to the port: the protocol itself without DTLS."""
+        if self._dtls is None:
+            return protocol
+        from .dtls import DTLSEndpoint, DTLSLimits  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
+
+        limits = self._dtls_limits or DTLSLimits()
+        self._endpoint = DTLSEndpoint(protocol, self._dtls, reactor=self._reactor, limits=limits)
+        return self._endpoint
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__

@@ -305,6 +305,10 @@ class Responder:
         """Whether nothing runs, and all have their responses but who could be somebody else."""
         return not self._running and not self._outbox.owed
 
+    def limit_responses(self, size: int) -> None:
+        """Learn that the transport carries so many bytes in a datagram at most."""
+        self._max_response_size = min(self._max_response_size, size)
+
     def close(self) -> None:
         """Answer everything that is running with the error that the server stops."""
         self._outbox.closing = True
