@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .admission import AdmissionPolicy
+    from .dtls import DTLSContext
     from .interfaces import IDatagramPlugin
 
 __all__ = ["DRAIN_TIMEOUT", "SecurityOptions"]
@@ -55,6 +56,7 @@ class SecurityOptions(ServiceOptions):
         token_key: What ``--token-key-file`` holds.
         descriptor: The inherited socket that is to be served, None where a port is bound.
         unserved: The descriptors that were passed beside it.
+        dtls_context: What ``--dtls-cert`` and its companions hold, None without.
     """
 
     optParameters: ClassVar[Sequence[tuple[str, str | None, str | None, str]]] = (
@@ -63,6 +65,9 @@ class SecurityOptions(ServiceOptions):
         ("total-rate", None, None, "Datagrams per second from all hosts together; 0: no limit. [default: 100000]"),
         ("token-key-file", None, None, "A file with a secret of 32 bytes, by which several servers know proven peers."),
         ("drain-timeout", None, str(int(DRAIN_TIMEOUT)), "Seconds that running requests are given at a stop."),
+        ("dtls-cert", None, None, "Speak DTLS, with the certificate in this PEM file; see docs/dtls.md."),
+        ("dtls-key", None, None, "The PEM file of the key of --dtls-cert."),
+        ("dtls-client-ca", None, None, "A PEM file: serve only whose certificate comes from an authority in it."),
         ("fd", None, None, "The number of an inherited UDP socket to serve, instead of --port and --interface."),
     )
     optFlags: ClassVar[Sequence[tuple[str, str | None, str]]] = (
@@ -77,6 +82,12 @@ class SecurityOptions(ServiceOptions):
         self.token_key: bytes | None = None
         self.descriptor: int | None = None
         self.unserved: list[int] = []
+        self.dtls_context: DTLSContext | None = None
+        self._dtls_allow: list[str] = []
+
+    def opt_dtls_allow(self, name: str) -> None:
+        """A name: of those with a certificate of --dtls-client-ca, serve only this one. Several: repeated."""
+        self._dtls_allow.append(name)
 
     def opt_allow(self, text: str) -> None:
         """A network that may be served, as 192.0.2.0/24; then no other is. Several: repeated, or with commas."""
@@ -143,6 +154,7 @@ class SecurityOptions(ServiceOptions):
             UsageError: A value is wrong, or two contradict each other.
         """
         self["drain-timeout"] = self.number("drain-timeout", "seconds", _MOST_SECONDS)
+        self._check_dtls()
         if self.is_public:
             self._check_public()
         self._check_admission()
@@ -165,6 +177,36 @@ class SecurityOptions(ServiceOptions):
             except PolicyError as error:
                 option = error.parameter.replace("_", "-")
                 raise usage.UsageError(f"--{option}{str(error).removeprefix(error.parameter)}") from None
+
+    def _check_dtls(self) -> None:
+        """Read the files of DTLS, while root's rights are there.
+
+        Raises:
+            UsageError: One of the options is missing, or belongs to another.
+            LocalError: A file cannot be used, or there is no DTLS here; in one line.
+        """
+        certificate, key, authorities = self["dtls-cert"], self["dtls-key"], self["dtls-client-ca"]
+        if certificate is None:
+            given = {"dtls-key": key, "dtls-client-ca": authorities, "dtls-allow": self._dtls_allow}
+            for option in (name for name, value in given.items() if value):
+                raise usage.UsageError(f"--{option} belongs to --dtls-cert FILE, which is not given")
+            return
+        if key is None:
+            raise usage.UsageError("--dtls-cert needs its key: --dtls-key FILE")
+        if self._dtls_allow and authorities is None:
+            raise usage.UsageError("--dtls-allow names clients by their certificates: it needs --dtls-client-ca FILE")
+        if self["discoverable"] is not None:
+            raise usage.UsageError(
+                "--discoverable and --dtls-cert exclude each other: questions and their answers travel in the clear"
+            )
+        from .dtls import DTLSContext  # noqa: PLC0415  # OpenSSL: only for who wants it, for the start is timed
+
+        self.dtls_context = DTLSContext.server(
+            Path(certificate).absolute(),  # twistd changes its directory
+            Path(key).absolute(),
+            client_ca=None if authorities is None else Path(authorities).absolute(),
+            allow=self._dtls_allow,
+        )
 
     def _check_public(self) -> None:
         """Refuse the limits that are none, and what would let servers answer one another.
@@ -232,6 +274,8 @@ class SecurityOptions(ServiceOptions):
         options: dict[str, Any] = {"drain_timeout": self["drain-timeout"]}
         if self.token_key is not None:
             options["token_key"] = self.token_key
+        if self.dtls_context is not None:
+            options["dtls"] = self.dtls_context
         if self.admission is not None:
             options["admission"] = self.admission
         return options

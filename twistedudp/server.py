@@ -140,8 +140,8 @@ class UDPServerService(Service):
         self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
         if dtls is not None and discoverable is not None:
             raise LocalError(
-                "discoverable= and dtls= exclude each other: questions and their answers travel in the clear, and whoever "
-                "asks has shown no certificate"
+                "discoverable= and dtls= exclude each other: questions and their answers travel in the clear, and "
+                "whoever asks has shown no certificate"
             )
         self._dtls, self._dtls_limits = dtls, dtls_limits
         self._endpoint: DTLSEndpoint | None = None

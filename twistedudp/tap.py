@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from twisted.application.service import MultiService
 from twisted.python import usage
 
 from ._options import print_and_exit
@@ -216,4 +217,12 @@ def makeService(options: Options) -> IService:
         **options.service_options(),
     )
     service.setName(options.plugin.plugin.name)
+    if options.dtls_context is not None:
+        from ._certificate_reload import CertificateReload  # noqa: PLC0415  # only with DTLS, for the start is timed
+
+        both: Any = MultiService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
+        reload: Any = CertificateReload(reactor, options.dtls_context)
+        for each in (reload, service):
+            each.setServiceParent(both)
+        return both  # type: ignore[no-any-return]  # as below
     return service  # type: ignore[no-any-return]  # Service implements IService by a decorator mypy does not follow

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.cli.test_program import ProgramTestCase
 from twistedudp.cli import _ping_run
+from twistedudp.cli._ask import Server
 from twistedudp.cli._ping_options import _SMALLEST, MOST_WINDOW, window_for
 from twistedudp.cli._program import run
 from twistedudp.probing import DEFAULT_WINDOW, SMALLEST_PROBE
@@ -154,7 +155,7 @@ class SweepTests(ProgramTestCase):
             run(["ping", "::1", "--sweep-rate", "--flood", "9k", "--max-loss", "1%", "-w", "3", "--size", "99"]), 1
         )
         (first, size), (_, rate) = calls
-        self.assertEqual(tuple(first), ("::1", 7, 1.0, "ipv6"))
+        self.assertEqual(first, Server("::1", 7, 1.0, "ipv6"))
         self.assertEqual(size, {"as_json": True, "plain": False})
         self.assertEqual(
             rate,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
 
     from .._resolve import AddressFamily
+    from ..dtls import DTLSContext
+    from ._options import Certificates
 
 __all__ = ["Server", "ask", "run_until_done"]
 
@@ -40,6 +42,8 @@ class Server(NamedTuple):
     """Seconds."""
     family: AddressFamily | None
     """``"ipv4"``, ``"ipv6"``, or ``None`` for either."""
+    certificates: Certificates | None = None
+    """For DTLS, ``None`` for plain UDP."""
 
 
 def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -> _T:
@@ -47,16 +51,24 @@ def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -
 
     Raises:
         Interrupted: SIGINT came first.
-        TwistedUDPError: As the client has it.
+        TwistedUDPError: As the client has it, or a file of a certificate cannot be used.
     """
+    dtls = None if server.certificates is None else _context(server.certificates)
 
     async def asking(reactor: ReactorBase) -> _T:
         async with UDPClientService(
-            reactor, server.host, server.port, timeout=server.timeout, address_family=server.family
+            reactor, server.host, server.port, timeout=server.timeout, address_family=server.family, dtls=dtls
         ) as client:
             return await question(client)
 
     return run_until_done(asking)
+
+
+def _context(certificates: Certificates) -> DTLSContext:
+    from ..dtls import DTLSContext  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
+
+    ca, certificate, key = certificates
+    return DTLSContext.client(ca=ca, certificate=certificate, key=key)
 
 
 def run_until_done(

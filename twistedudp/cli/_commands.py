@@ -7,7 +7,7 @@ Theory of operation: each command turns its arguments into one question, a corou
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -28,6 +28,10 @@ EPILOG = (
     "Exit status: 0 answered; 1 no answer (timeout, refused, unknown host); 2 wrong usage, nothing was sent; "
     "3 the server answered with an error."
 )
+
+
+_VALUED: Final = frozenset({"--timeout", "--ca", "--cert", "--key"})
+"""Options of ``call`` whose value is the next argument."""
 
 
 class _CallCommand(click.Command):
@@ -52,7 +56,7 @@ class _CallCommand(click.Command):
                 protected.append(self._MARK + arg)
                 continue
             names += not is_value and not arg.startswith("-")
-            is_value = arg == "--timeout"
+            is_value = arg in _VALUED
             protected.append(arg)
         return protected
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from ..address import Address
 
 __all__ = [
+    "Certificates",
     "address",
+    "dtls_options",
     "duration",
     "family_of_flags",
     "family_options",
@@ -137,8 +140,40 @@ def family_of_flags(host: str, *, ipv4: bool, ipv6: bool) -> AddressFamily | Non
     return family
 
 
+class Certificates(NamedTuple):
+    """What ``--dtls`` and its companions say, as paths."""
+
+    ca: Path | None
+    """The authorities that the server's certificate may come from, ``None`` for those that the system trusts."""
+    certificate: Path | None
+    """The own certificate."""
+    key: Path | None
+    """Its key."""
+
+
+def dtls_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--dtls``, ``--ca``, ``--cert`` and ``--key``, and hand them on as one ``Certificates``, None without."""
+    path = click.Path(path_type=Path)
+
+    @click.option("--dtls", is_flag=True, help="Speak DTLS with the server.")
+    @click.option("--ca", metavar="FILE", type=path, help="With --dtls: whom to trust. [default: as the system does]")
+    @click.option("--cert", metavar="FILE", type=path, help="With --dtls: the certificate to show, if the server asks.")
+    @click.option("--key", metavar="FILE", type=path, help="With --cert: its key.")
+    @functools.wraps(command)
+    def with_certificates(dtls: bool, ca: Path | None, cert: Path | None, key: Path | None, **rest: Any) -> None:
+        given = {"--ca": ca, "--cert": cert, "--key": key}
+        for option in (name for name, value in given.items() if value is not None and not dtls):
+            raise Misuse(f"{option} belongs to --dtls, which is not given")
+        if (cert is None) != (key is None):
+            there, missing = ("--key", "--cert") if cert is None else ("--cert", "--key")
+            raise Misuse(f"{there} FILE needs {missing} FILE: a certificate and its key belong together")
+        command(certificates=Certificates(ca, cert, key) if dtls else None, **rest)
+
+    return with_certificates
+
+
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument HOST[:PORT], ``--timeout``, ``-4`` and ``-6``, and hand them on as one ``Server``."""
+    """Add the argument HOST[:PORT], ``--timeout``, ``-4``, ``-6`` and DTLS's, and hand them on as one ``Server``."""
 
     @click.argument("address", metavar="HOST[:PORT]", type=address)
     @click.option(
@@ -150,10 +185,14 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         help="How long to wait for the answer.",
     )
     @family_options
+    @dtls_options
     @functools.wraps(command)
-    def with_server(address: Address, timeout: float, ipv4: bool, ipv6: bool, **rest: Any) -> None:
+    def with_server(
+        address: Address, timeout: float, ipv4: bool, ipv6: bool, certificates: Certificates | None, **rest: Any
+    ) -> None:
         from ._ask import Server  # noqa: PLC0415  # Twisted: only where something is asked
 
-        command(server=Server(*address, timeout, family_of_flags(address[0], ipv4=ipv4, ipv6=ipv6)), **rest)
+        family = family_of_flags(address[0], ipv4=ipv4, ipv6=ipv6)
+        command(server=Server(*address, timeout, family, certificates), **rest)
 
     return with_server
