@@ -77,6 +77,10 @@ class FakeCalls:
         """See ``Calls``."""
         self.told.append(("received", *datagrams, peer))
 
+    def refused(self, peer: SessionAddress, reason: str, quoted: bytes) -> None:
+        """See ``Calls``."""
+        self.told.append(("refused", reason, quoted, peer))
+
     def last_deadline(self, peer: SessionAddress) -> float | None:
         """See ``Calls``."""
         return self.deadlines.get(id(peer))
@@ -389,8 +393,9 @@ class DoubtTests(SessionsTestCase):
     def test_refused(self) -> None:
         """A refusal by the network begins an attempt at once, and is not believed alone: the session stays."""
         old = self.open()
-        old.session.refused()
-        self.assertEqual(self.told(), [("hold",), ("leave", old.session.peer, None)])
+        old.session.refused("nobody", b"call")
+        peer = old.session.peer
+        self.assertEqual(self.told(), [("refused", "nobody", b"call", peer), ("hold",), ("leave", peer, None)])
         self.assertEqual(len(self.running()), 2)
         old.session.received([b"I am here"])
         self.assertEqual(self.told()[0], ("use", old.session.peer))
@@ -446,7 +451,7 @@ class EndTests(SessionsTestCase):
         """The end of an old session is told to the calls in it, and does not disturb the new one."""
         old = self.open()
         self.calls.deadlines[id(old.session.peer)] = 100.0
-        old.session.refused()
+        old.session.refused("nobody", b"call")
         new = self.links[-1]
         new.session.opened()
         self.told()
@@ -460,20 +465,20 @@ class EndTests(SessionsTestCase):
         for _ in range(module.MOST_RETIRED + 3):
             link = self.open()
             self.calls.deadlines[id(link.session.peer)] = 1000.0
-            link.session.refused()
+            link.session.refused("nobody", b"call")
             self.links[-1].session.opened()
             self.told()
             self.calls.deadlines[id(self.links[-1].session.peer)] = 1000.0
-            self.links[-1].session.refused()
+            self.links[-1].session.refused("nobody", b"call")
         self.assertLessEqual(len(self.running()), module.MOST_RETIRED + 2)
 
     def test_stop(self) -> None:
         """A stop ends sessions and attempts, takes the timer away, and fires when all their ports are free."""
         old = self.open()
         self.calls.deadlines[id(old.session.peer)] = 100.0
-        old.session.refused()
+        old.session.refused("nobody", b"call")
         self.links[-1].session.opened()
-        self.links[-1].session.refused()
+        self.links[-1].session.refused("nobody", b"call")
         self.assertEqual(len(self.running()), 3)
         stopped = self.sessions.stop()
         self.assertEqual((self.running(), self.clock.getDelayedCalls()), ([], []))

@@ -66,6 +66,9 @@ class Calls(Protocol):
     def received(self, datagrams: Sequence[bytes], peer: SessionAddress) -> None:
         """Take datagrams that came in a session."""
 
+    def refused(self, peer: SessionAddress, reason: str, quoted: bytes) -> None:
+        """Learn why a datagram sent into a session was not delivered, as far as the network says."""
+
     def last_deadline(self, peer: SessionAddress) -> float | None:
         """Return when the last request that was sent into a session ends; ``None`` where there is none."""
 
@@ -95,7 +98,7 @@ class SessionOwner(Protocol):
     def doubted(self, session: ClientSession, now: float) -> None:
         """It has left unanswered for a while what was sent."""
 
-    def refused(self, session: ClientSession) -> None:
+    def refused(self, session: ClientSession, reason: str, quoted: bytes) -> None:
         """The network says that nobody is there."""
 
     def ended(self, session: ClientSession, error: TwistedUDPError) -> None:
@@ -178,10 +181,10 @@ class ClientSession:
             self.unanswered = None
             self._owner.heard(self, datagrams)
 
-    def refused(self) -> None:
-        """The network says that nobody takes datagrams there any more, which can be forged."""
+    def refused(self, reason: str, quoted: bytes) -> None:
+        """The network says why a payload was not delivered, which can be forged by whoever sees it pass."""
         if self._waiting:
-            self._owner.refused(self)
+            self._owner.refused(self, reason, quoted)
 
     def ended(self, error: TwistedUDPError) -> None:
         """The session has ended, and no answer can come in it any more."""

@@ -142,6 +142,7 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
         if now > self._wanted_until:  # nobody waited any more: what failed then may work now
             self._faults.clear()
             self._in_vain = 0
+            self.fault = None
             self._next_attempt = now if not self._attempts else self._next_attempt
         self._wanted_until = max(self._wanted_until, until)
         current = self._current
@@ -233,8 +234,9 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
         if now - session.unanswered > self._patience(session):
             self._ask(session, now)
 
-    def refused(self, session: ClientSession) -> None:
+    def refused(self, session: ClientSession, reason: str, quoted: bytes) -> None:
         """Try another session beside one of which the network says that nobody is there."""
+        self._calls.refused(session.peer, reason, quoted)
         if session is self._current and not self._gave_up:
             now = self.now()
             self._asked_at = now

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from .address import Address
     from .core import Requester
     from .dtls import DTLSContext
+    from .interfaces import Unreachable
 
 __all__ = ["HANDSHAKE_TIME", "SecureLink", "make_secure_pump", "payload_limit"]
 
 HANDSHAKE_TIME: Final = 30.0
 """Seconds for which one attempt is made; it ends sooner where nobody waits for it any more."""
+
+OVERHEAD: Final = 37
+"""Bytes that DTLS adds to a payload at most: a record's header, and what the ciphers add."""
 
 _ENDS: Final = {
     "closed": "the server closed the session",
@@ -91,6 +95,11 @@ class SecureLink(DatagramProtocol):
             why = _ENDS.get(reason, f"the session broke ({reason})")
             self._session.ended(DTLSSessionLost(addr, why))
 
+    def peer_unreachable(self, _addr: Address, reason: Unreachable, quoted: bytes) -> None:
+        """The network says why a payload was not delivered."""
+        if self._session is not None:
+            self._session.refused(reason.reason, quoted)
+
     def _opened(self, _: None) -> None:
         if self._session is not None:
             self._session.opened()
@@ -105,11 +114,7 @@ class SecureLink(DatagramProtocol):
 
 def payload_limit(limits: DTLSLimits | None) -> int:
     """Return how many bytes one datagram carries."""
-    return (limits or DTLSLimits()).mtu - _OVERHEAD
-
-
-_OVERHEAD: Final = 37
-"""Bytes of a record that are not payload: its header, and what AES-GCM adds (RFC 5288 section 3)."""
+    return (limits or DTLSLimits()).mtu - OVERHEAD
 
 
 def make_secure_pump(
@@ -117,10 +122,10 @@ def make_secure_pump(
     requester: Requester,
     deliver: Any,
     context: DTLSContext,
+    limits: DTLSLimits | None,
     *,
     host_of: Callable[[Address], str],
     interface: str,
-    limits: DTLSLimits | None,
 ) -> SecurePump:
     """Return the pump of a client whose calls go through DTLS.
 
@@ -129,9 +134,9 @@ def make_secure_pump(
         requester: The core.
         deliver: Called with each request that has got its outcome.
         context: The certificates.
+        limits: The bounds; ``None`` for the usual ones.
         host_of: Returns the host that the client was given for an address: whom its certificate must name.
         interface: The local address to send from; empty for what the kernel chooses.
-        limits: The bounds; ``None`` for the usual ones.
     """
     bounds = limits or DTLSLimits()
 

@@ -113,6 +113,11 @@ class SecurePump(RequestPump):
             requester.datagram_received(datagram, peer, requester.echo_socket(datagram), now=now)
         self.pump()
 
+    def refused(self, peer: SessionAddress, reason: str, quoted: bytes) -> None:
+        """Learn why a datagram sent into a session was not delivered: as without DTLS, it fails the request quoted."""
+        self.requester.peer_unreachable(peer, reason, quoted, now=self.now())
+        self.pump()
+
     def last_deadline(self, peer: SessionAddress) -> float | None:
         """Return when the last request that was sent into a session ends, ``None`` where there is none."""
         return self.requester.last_deadline(peer)

@@ -15,11 +15,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
+from ._client_pump import make_pump, max_payload
 from ._client_values import DEFAULT, Default, checked_timeout, convert_untrusted
 from ._lookup import ServerLookup, checked_servers, family_of, is_this_machine
-from ._pump import RequestPump
 from ._rate_limit import RateLimit
-from .address import LARGEST_PAYLOAD
 from .core import INTERNET, KEY_SIZE, LAN, SAFE_PAYLOAD, Kind, Requester, RequesterSettings, message_ids
 from .errors import (
     CircuitOpen,
@@ -124,12 +123,12 @@ class UDPClientService(Service):
         self._address_family = family_of(interface, address_family)
         self._interface = interface
         self._rng = rng
-        self._dtls, self._dtls_limits = dtls, dtls_limits
+        self._dtls = None if dtls is None else (dtls, dtls_limits)
         if policy not in _POLICIES:
             raise ValueError(f"policy={policy!r}: it must be one of {', '.join(map(repr, _POLICIES))}")
         self._settings = RequesterSettings(
             max_datagram_size=max_datagram_size,
-            max_payload=self._max_payload(),
+            max_payload=max_payload(self._dtls),
             retry_refused=retry_refused,
             window=window,
             policy=_POLICIES[policy],
@@ -351,14 +350,6 @@ class UDPClientService(Service):
             self._lookup.doubted()
         deferred.errback(error)
 
-    def _max_payload(self) -> int:
-        """Return how many bytes one datagram carries at most, whatever the address family."""
-        if self._dtls is None:
-            return LARGEST_PAYLOAD
-        from ._secure_link import payload_limit  # noqa: PLC0415  # see below
-
-        return payload_limit(self._dtls_limits)
-
     def _host_of(self, address: Address) -> str:
         return self._lookup.host_of(address)
 
@@ -369,20 +360,14 @@ class UDPClientService(Service):
         msgids = message_ids(rng.getrandbits(8 * KEY_SIZE).to_bytes(KEY_SIZE, "big"))
         jitter = self._rng or random.Random(rng.getrandbits(64))  # noqa: S311  # see above
         requester = Requester(msgids=msgids, random=jitter.random, settings=self._settings)
-        if self._dtls is None:
-            pump = RequestPump(self._reactor, requester, self._interface, self._deliver)
-        else:
-            from ._secure_link import make_secure_pump  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
-
-            pump = make_secure_pump(
-                self._reactor,
-                requester,
-                self._deliver,
-                self._dtls,
-                host_of=self._host_of,
-                interface=self._interface,
-                limits=self._dtls_limits,
-            )
+        pump = make_pump(
+            self._reactor,
+            requester,
+            self._deliver,
+            interface=self._interface,
+            security=self._dtls,
+            host_of=self._host_of,
+        )
         lookup = ServerLookup(
             self._reactor, self.servers, self._address_family, pump.servers_resolved, pump.resolution_failed
         )

@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 from . import transport
 from ._alarm import steady_clock, wall_clock
 from ._draining import Draining, check_timeout, work_of
+from ._over_dtls import over_dtls
 from .address import format_address, is_ip, is_loopback, unmapped
 from .admission import AdmissionPolicy
 from .discovery import DISCOVERY_PORT
-from .errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .admission import AdmissionStats
     from .discovery._answers import AnswerStats
     from .discovery._responder import Discoverable
-    from .dtls import DTLSContext, DTLSEndpoint, DTLSLimits, DTLSStats
+    from .dtls import DTLSContext, DTLSLimits, DTLSStats
     from .methods import RPCMethods
     from .transport import BoundSocket, DatagramStats
 
@@ -61,7 +61,7 @@ DEFAULT: Final = Default.DEFAULT
 """As a protection: on where the service is bound to anything but loopback."""
 
 
-class UDPServerService(Service):
+class UDPServerService(Service):  # budget: what was asked for, and what serves at present
     """Serves a protocol on a UDP port, as an ``IService``.
 
     Args:
@@ -132,27 +132,18 @@ class UDPServerService(Service):
         discovery_bound: BoundSocket | None = None,
     ) -> None:
         self.protocol: AbstractDatagramProtocol | None = None
-        self._reactor = reactor
-        self._port = port
-        self._interface = interface
+        self._reactor, self._port, self._interface = reactor, port, interface
         policy = _admission(admission, interface, bound)
         self._port_options: dict[str, Any] = {"timestamps": timestamps, "admission": policy}
         self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
-        if dtls is not None and discoverable is not None:
-            raise LocalError(
-                "discoverable= and dtls= exclude each other: questions and their answers travel in the clear, and "
-                "whoever asks has shown no certificate"
-            )
-        self._dtls, self._dtls_limits = dtls, dtls_limits
-        self._endpoint: DTLSEndpoint | None = None
+        self._dtls = over_dtls(reactor, dtls, dtls_limits, discoverable)
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
             "max_request_size": max_request_size, "token_key": token_key,
             "prove_addresses": _is_exposed(interface, bound) if prove_addresses is DEFAULT else prove_addresses,
             "cache_entries": cache_entries, "cache_size": cache_size, "cache_age": cache_age,
         }  # fmt: skip
-        self._protocol_or_factory = protocol_or_factory
-        self._bound = bound
+        self._protocol_or_factory, self._bound = protocol_or_factory, bound
         self._listening: IListeningPort | None = None
         self._served: IListeningPort | None = None
         self._draining: Draining | None = None
@@ -177,9 +168,11 @@ class UDPServerService(Service):
         ``None`` as well where everybody is let in.
         """
         return getattr(self._served, "admission_stats", None)
+
+    @property
     def dtls_stats(self) -> DTLSStats | None:
         """The counters of sessions and handshakes; ``None`` without DTLS, and before the first start."""
-        return None if self._endpoint is None else self._endpoint.stats
+        return None if self._dtls is None else self._dtls.stats
 
     @property
     def discovery_stats(self) -> AnswerStats | None:
@@ -226,10 +219,8 @@ class UDPServerService(Service):
             protocol = self._make_protocol()
             protocol.noisy = False
             options = {**self._port_options, "answer_hops": getattr(protocol, "reflects", False) is True}
-            listening = transport.listen(self._reactor, self._port, protocol, self._interface, bound=bound, **options)
-            listening = transport.listen(
-                self._reactor, self._port, self._over_dtls(protocol), self._interface, bound=bound, **self._port_options
-            )
+            over = protocol if self._dtls is None else self._dtls.wrap(protocol)
+            listening = transport.listen(self._reactor, self._port, over, self._interface, bound=bound, **options)
             if self._discovery is not None:
                 self._start_discovery(self._discovery, listening, protocol)
         except BaseException:
@@ -329,15 +320,6 @@ class UDPServerService(Service):
             protocol.use_token_key(self._rpc_options["token_key"])
         if not self._rpc_options["prove_addresses"] and _is_exposed(self._interface, None):
             protocol.trust_addresses()
-    def _over_dtls(self, protocol: AbstractDatagramProtocol) -> AbstractDatagramProtocol:
-        """Return what to give to the port: the protocol itself without DTLS."""
-        if self._dtls is None:
-            return protocol
-        from .dtls import DTLSEndpoint, DTLSLimits  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
-
-        limits = self._dtls_limits or DTLSLimits()
-        self._endpoint = DTLSEndpoint(protocol, self._dtls, reactor=self._reactor, limits=limits)
-        return self._endpoint
 
     def _label(self) -> str:
         return self.name or type(self.protocol).__name__

@@ -197,8 +197,8 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         """
         there = [request for request in self._waiting.values() if request.server and request.server.address == address]
         for request in reversed(there):
-            # It was sent once, and the answer was that it is not run.
-            has_not_run = request.attempts == 1 and request.busy is not None
+            # It was sent once, and the answer was that it is not run, or that it was not delivered.
+            has_not_run = request.attempts == 1 and (request.busy is not None or address in request.refused)
             if request.idempotent or has_not_run:
                 self._queue_first(request)
         for request in there:

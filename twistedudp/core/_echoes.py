@@ -29,11 +29,15 @@ _MIN_QUOTED: Final = 8
 class EchoTable:
     """The waiting raw echoes.
 
+    Args:
+        max_payload: Bytes that the transport carries in one datagram.
+
     Attributes:
         waiting: The echoes by socket and bytes; to be looked at, not changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_payload: int = LARGEST_PAYLOAD) -> None:
+        self._max_payload = max_payload
         self.waiting: dict[tuple[int, bytes], PendingRequest] = {}
         self._users: Counter[int] = Counter()
         # By their first bytes, since an ICMP error may quote no more, and anybody can forge many of these.
@@ -46,11 +50,11 @@ class EchoTable:
         """Return the first local socket from which no equal payload is waiting.
 
         Raises:
-            DatagramTooLarge: More bytes than any datagram carries.
+            DatagramTooLarge: More bytes than a datagram carries.
             TooManyRequests: There is none left.
         """
-        if len(payload) > LARGEST_PAYLOAD:
-            raise DatagramTooLarge(len(payload), LARGEST_PAYLOAD)
+        if len(payload) > self._max_payload:
+            raise DatagramTooLarge(len(payload), self._max_payload, can_be_raised=False)
         for socket in range(MAX_EQUAL_ECHOES):
             if (socket, payload) not in self.waiting:
                 return socket

@@ -32,6 +32,7 @@ from ._proofs import prove_untrusted
 from ._quotes import quoted_requests_untrusted
 from ._recent import RecentRequests
 from ._servers import ServerList
+from ._sessions import SessionRequests
 from ._settings import SAFE_PAYLOAD, RequesterSettings
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _ECHO: Final = Kind.ECHO
 _RAW: Final = Kind.RAW
 
 
-class Requester:  # budget: the parts of one table, at hand without a further look
+class Requester(SessionRequests):  # budget: the parts of one table, at hand without a further look
     """The table of requests that wait for their responses.
 
     Args:
@@ -69,7 +70,7 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
         self._msgids = msgids
         self._waiting: dict[int, PendingRequest] = {}
         self._recent = RecentRequests()
-        self._echoes = EchoTable()
+        self._echoes = EchoTable(self.settings.max_payload)
         self._dispatch = Dispatch(
             self._waiting, self._servers, self.settings, self.stats, random=random, fail=self._fail
         )
@@ -135,8 +136,6 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             TooManyRequests: The table is full, or too many echoes of these bytes are waiting.
             CircuitOpen: The server has not answered for a while.
         """
-        if len(payload) > self.settings.max_payload:
-            raise DatagramTooLarge(len(payload), self.settings.max_payload, can_be_raised=False)
         try:
             socket = self._echoes.free_socket(payload)
         except TooManyRequests:
@@ -181,23 +180,11 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
     # Inputs
 
     def servers_resolved(self, addresses: Sequence[Address], *, now: float) -> None:
-        """Learn the servers' addresses, in the order in which they are to be tried.
-
-        While there are none, what is asked for waits; what has been sent goes on where it was sent to.
-        """
+        """Learn the servers' addresses, in the order in which they are to be tried; with none, new requests wait."""
         self._servers.replace(addresses, now)
         if addresses:
             self._dispatch.drain(now)
             self._notifications.release()
-
-    def peer_left(self, peer: Address, error: TwistedUDPError | None, *, now: float) -> None:
-        """Learn that an address is not to be used any more, though it was not refused.
-
-        Requests that may run twice, or have surely not run, are sent to another address, as soon as one is known. The
-        others fail with ``error``; with none they go on there, since their answers may still come.
-        """
-        self._dispatch.leave(peer, error)
-        self._dispatch.drain(now)
 
     def resolution_failed(self, error: TwistedUDPError) -> None:
         """Learn that no server has an address: everything fails that waits for one; known addresses stay in use."""
@@ -318,11 +305,6 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self._completed = []
         return completed
 
-    def last_deadline(self, peer: Address) -> float | None:
-        """Return when the last of the requests that are under way to an address ends, ``None`` where none is."""
-        under_way = (request for request in self._waiting.values() if request.server is not None)
-        return max((request.deadline for request in under_way if request.server.address == peer), default=None)  # type: ignore[union-attr]  # see above
-
     def unused_sockets(self) -> list[int]:
         """Return the local sockets that no request needs any more, to be closed, and forget them."""
         unused = self._dispatch.unused_sockets
@@ -330,15 +312,6 @@ class Requester:  # budget: the parts of one table, at hand without a further lo
             self._dispatch.unused_sockets = []
             unused = [socket for socket in unused if not self._echoes.uses(socket)]  # taken again meanwhile
         return unused
-
-    def echo_socket(self, payload: bytes) -> int:
-        """Return the local socket by which to know a datagram that may answer a raw echo, where all share one."""
-        return self._echoes.first_waiting(payload) if self._echoes.waiting else 0
-
-    def unasked_request(self) -> tuple[int, bytes]:
-        """Return a request that any server answers and whose answer nobody waits for, and its msgid."""
-        msgid = self._next_msgid()
-        return msgid, encode_request(msgid, "echo", (None,))
 
     def _next_msgid(self) -> int:
         # A request may wait for longer than the ids take to come round; its id is then skipped.
