@@ -134,11 +134,16 @@ class SessionsTestCase(SynchronousTestCase):
 
     def open(self, until: float = 60.0) -> FakeLink:
         """Have a session opened, and return its link."""
-        self.sessions.wanted(self.clock.seconds() + until)
+        self.want(self.clock.seconds() + until)
         link = self.links[-1]
         link.session.opened()
         self.assertEqual(self.told()[-1], ("use", link.session.peer))
         return link
+
+    def want(self, until: float) -> None:
+        """Have something to send."""
+        self.sessions.wanted(until)
+        self.sessions.go_on()
 
     def running(self) -> list[FakeLink]:
         """Return the links that were not stopped."""
@@ -166,7 +171,7 @@ class HandshakeTests(SessionsTestCase):
     def test_address_later(self) -> None:
         """Where the server is may become known after somebody wants to send."""
         self.sessions = ClientSessions(self.clock, self.clock.seconds, self.connect, self.calls)
-        self.sessions.wanted(2.0)
+        self.want(2.0)
         self.assertEqual(self.links, [])
         self.sessions.addresses_learnt([FIRST])
         self.assertEqual([link.address for link in self.links], [FIRST])
@@ -174,7 +179,7 @@ class HandshakeTests(SessionsTestCase):
     def test_next_address(self) -> None:
         """An address that does not answer soon is joined by the next; the first session wins, and the others end."""
         self.sessions.addresses_learnt([FIRST, SECOND])
-        self.sessions.wanted(2.0)
+        self.want(2.0)
         self.advance(module.NEXT_ADDRESS - 0.05)
         self.assertEqual([link.address for link in self.links], [FIRST])
         self.advance(0.1)
@@ -188,7 +193,7 @@ class HandshakeTests(SessionsTestCase):
     def test_next_address_at_once(self) -> None:
         """Where a handshake fails, the next address is tried at once; where all have, the calls fail."""
         self.sessions.addresses_learnt([FIRST, SECOND])
-        self.sessions.wanted(2.0)
+        self.want(2.0)
         self.links[0].session.failed(failure("wrong_ca"))
         self.assertEqual([link.address for link in self.links], [FIRST, SECOND])
         self.assertEqual(self.told(), [])
@@ -197,12 +202,12 @@ class HandshakeTests(SessionsTestCase):
         self.assertEqual(self.told(), [("fail", error)])
         self.assertIs(self.sessions.fault, error)
         self.assertEqual(len(self.links), 2)
-        self.sessions.wanted(2.0)  # the next call tries again
+        self.want(2.0)  # the next call tries again
         self.assertEqual(len(self.links), 3)
 
     def test_no_answer(self) -> None:
         """A handshake without an answer is begun again after a pause that grows, while somebody waits."""
-        self.sessions.wanted(100.0)
+        self.want(100.0)
         starts = []
         for _ in range(8):
             starts.append(self.clock.seconds())
@@ -219,23 +224,23 @@ class HandshakeTests(SessionsTestCase):
 
     def test_nobody_waits(self) -> None:
         """Attempts end when nobody waits any more, and begin again for the next who does."""
-        self.sessions.wanted(2.0)
+        self.want(2.0)
         self.advance(1.9)
         self.assertEqual(len(self.running()), 1)
         self.advance(0.2)
         self.assertEqual((self.running(), len(self.sessions)), ([], 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.sessions.wanted(self.clock.seconds() + 2.0)
+        self.want(self.clock.seconds() + 2.0)
         self.assertEqual(len(self.running()), 1)
 
     def test_refused(self) -> None:
         """A refusal fails the calls at once, unless refusals are to be outlasted."""
-        self.sessions.wanted(2.0)
+        self.want(2.0)
         error = failure("unreachable")
         self.links[0].session.failed(error)
         self.assertEqual(self.told(), [("fail", error)])
         self.sessions = self.make(retry_refused=True)
-        self.sessions.wanted(2.0)
+        self.want(2.0)
         self.links[-1].session.failed(error)
         self.assertEqual(self.told(), [])
         known = len(self.links)
@@ -254,6 +259,7 @@ class HandshakeTests(SessionsTestCase):
         sessions = ClientSessions(self.clock, self.clock.seconds, connect, self.calls)
         sessions.addresses_learnt([FIRST])
         sessions.wanted(2.0)
+        sessions.go_on()
         self.assertEqual(self.told(), [("fail", error)])
         self.assertEqual((self.running(), len(sessions)), ([], 0))
 
@@ -267,6 +273,7 @@ class HandshakeTests(SessionsTestCase):
         sessions = ClientSessions(self.clock, self.clock.seconds, connect, self.calls)
         sessions.addresses_learnt([FIRST])
         sessions.wanted(2.0)
+        sessions.go_on()
         self.assertEqual(self.told(), [("fail", error)])
 
 
@@ -369,12 +376,12 @@ class DoubtTests(SessionsTestCase):
         """A session that was quiet for long is asked before anything is sent into it."""
         link = self.open(until=1.0)
         self.advance(module.QUIET - 0.1)
-        self.sessions.wanted(self.clock.seconds() + 2.0)
+        self.want(self.clock.seconds() + 2.0)
         self.assertEqual((link.written, self.told()), ([], []))
         self.advance(0.2)
-        self.sessions.wanted(self.clock.seconds() + 2.0)
+        self.want(self.clock.seconds() + 2.0)
         self.assertEqual((link.written, self.told()), ([QUESTION], [("hold",)]))
-        self.sessions.wanted(self.clock.seconds() + 2.0)
+        self.want(self.clock.seconds() + 2.0)
         self.assertEqual(link.written, [QUESTION])  # once
         link.session.received([b"yes"])
         self.assertEqual(self.told()[0], ("use", link.session.peer))
@@ -383,7 +390,7 @@ class DoubtTests(SessionsTestCase):
         """A session that is dead when it is asked first has cost no call: nothing was sent into it."""
         old = self.open(until=1.0)
         self.advance(module.QUIET + 0.1)
-        self.sessions.wanted(self.clock.seconds() + 4.0)
+        self.want(self.clock.seconds() + 4.0)
         self.advance(module.MOST_DOUBT + 0.05)
         self.links[-1].session.opened()
         self.assertEqual(self.told()[-1], ("use", self.links[-1].session.peer))
@@ -409,7 +416,7 @@ class DoubtTests(SessionsTestCase):
         self.links[-1].session.failed(error)
         self.assertEqual(self.told(), [("fail", error)])
         self.assertEqual(self.running(), [old])
-        self.sessions.wanted(self.clock.seconds() + 2.0)
+        self.want(self.clock.seconds() + 2.0)
         self.assertEqual(len(self.running()), 2)
 
 
@@ -432,7 +439,7 @@ class EndTests(SessionsTestCase):
         self.advance(1.0)
         link.session.ended(DTLSSessionLost(FIRST, "idle"))
         self.assertEqual(self.running(), [])
-        self.sessions.wanted(self.clock.seconds() + 1.0)
+        self.want(self.clock.seconds() + 1.0)
         self.assertEqual(len(self.running()), 1)
 
     def test_never_again(self) -> None:
@@ -493,6 +500,6 @@ class EndTests(SessionsTestCase):
             link.session.ended(DTLSSessionLost(FIRST, "late"))
             link.session.failed(failure("no_answer"))
             link.session.opened()
-        self.sessions.wanted(1000.0)
+        self.want(1000.0)
         self.sessions.addresses_learnt([SECOND])
         self.assertEqual((self.told(), len(self.links), self.clock.getDelayedCalls()), ([], 3, []))

@@ -134,10 +134,10 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
             self._addresses = list(addresses)
             self._turn = 0
             self._faults.clear()
-        self._go_on()
+        self.go_on()
 
     def wanted(self, until: float) -> None:
-        """Learn that something is to be sent, and when it is too late for it."""
+        """Learn that something is to be sent, and when it is too late for it; to be followed by :meth:`go_on`."""
         now = self.now()
         if now > self._wanted_until:  # nobody waited any more: what failed then may work now
             self._faults.clear()
@@ -146,10 +146,24 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
             self._next_attempt = now if not self._attempts else self._next_attempt
         self._wanted_until = max(self._wanted_until, until)
         current = self._current
-        if current is None or self._gave_up:
-            self._go_on()
-        elif now - current.heard > QUIET and self._asked_at is None:
+        if current is not None and now - current.heard > QUIET and self._asked_at is None:
             self._ask(current, now)
+
+    def go_on(self) -> None:
+        """Make an attempt where one is due, and see to it that the next one is made in time."""
+        if (self._current is not None and not self._gave_up) or self._stopped or not self._addresses:
+            return
+        now = self.now()
+        if now > self._wanted_until:  # nobody waits any more
+            self._stop_attempts()
+            return
+        if now >= self._next_attempt:
+            address = self._next_address()
+            if address is not None:
+                self._attempt(address, now)
+        if self._next_address() is not None:
+            self._alarm.at(self._next_attempt)
+        self._alarm.at(self._wanted_until + _HAIR)
 
     def stop(self) -> Deferred[Any]:
         """End all sessions, telling the server, and all attempts.
@@ -201,7 +215,7 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
                 self._wanted_until = -1.0
                 self._calls.fail(error)
                 return
-        self._go_on()
+        self.go_on()
 
     def _may_pass(self, error: TwistedUDPError) -> bool:
         reason = getattr(error, "reason", "")
@@ -225,7 +239,7 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
             self._next_attempt = self.now() if not self._attempts else self._next_attempt
             self._calls.hold()
         self._calls.leave(session.peer, error)
-        self._go_on()
+        self.go_on()
 
     def doubted(self, session: ClientSession, now: float) -> None:
         """Ask a session that was sent something and says nothing."""
@@ -242,7 +256,7 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
             self._asked_at = now
             self._calls.hold()
             self._give_up(session, now)
-            self._go_on()
+            self.go_on()
 
     def closing(self, closed: object) -> None:
         """Wait for a port that is being closed, when all of this is stopped."""
@@ -276,29 +290,13 @@ class ClientSessions:  # budget: what is in use, what is tried, what is kept, an
                 self._alarm.at(now + left)
             else:
                 self._give_up(current, now)
-        self._go_on()
+        self.go_on()
 
     def _give_up(self, session: ClientSession, now: float) -> None:
         """Let attempts be made beside a session that does not answer."""
         self._gave_up = True
         self._next_attempt = now
         self._calls.leave(session.peer, None)
-
-    def _go_on(self) -> None:
-        """Make an attempt where one is due, and see to it that the next one is made in time."""
-        if self._stopped or not self._addresses or (self._current is not None and not self._gave_up):
-            return
-        now = self.now()
-        if now > self._wanted_until:  # nobody waits any more
-            self._stop_attempts()
-            return
-        if now >= self._next_attempt:
-            address = self._next_address()
-            if address is not None:
-                self._attempt(address, now)
-        if self._next_address() is not None:
-            self._alarm.at(self._next_attempt)
-        self._alarm.at(self._wanted_until + _HAIR)
 
     def _next_address(self) -> Address | None:
         """Return the address whose turn it is, of those with no attempt under way; ``None`` where there is none."""

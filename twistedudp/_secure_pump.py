@@ -74,6 +74,11 @@ class SecurePump(RequestPump):
         text = f"the server did not answer the handshake within {error.elapsed:.3g} s; does it speak DTLS?"
         return DTLSHandshakeFailed(self._addresses[0], "no_answer", text)
 
+    def pump(self) -> None:
+        """Do what the core asks for, until it asks for nothing more; begin a handshake where one is wanted."""
+        self._sessions.go_on()
+        super().pump()
+
     def stop(self) -> Deferred[Any]:
         """End the sessions and the timers; the requests must have got their outcomes before.
 
