@@ -34,13 +34,13 @@ class Program:
 
     Args:
         command: Its name and arguments.
-        reflects: Whether what it prints is given back to it, line by line.
+        reflects: With what lines begin that are given back to it when it prints them; empty for none.
 
     Attributes:
         process: The process.
     """
 
-    def __init__(self, command: Sequence[str], *, reflects: bool = False) -> None:
+    def __init__(self, command: Sequence[str], *, reflects: str = "") -> None:
         self._changed = threading.Condition()
         self._output = ""
         self._open_streams = 2
@@ -50,7 +50,7 @@ class Program:
             [unbuffered, "-o0", path, *command[1:]], stdin=_PIPE, stdout=_PIPE, stderr=_PIPE, text=True, bufsize=1
         )
         self._readers = [
-            threading.Thread(target=self._collect, args=(stream, reflects and stream is self.process.stdout))
+            threading.Thread(target=self._collect, args=(stream, reflects))
             for stream in (self.process.stdout, self.process.stderr)
         ]
         for reader in self._readers:
@@ -114,12 +114,12 @@ class Program:
                 if stream is not None and not stream.closed:
                     _close(stream)
 
-    def _collect(self, stream: IO[str], reflects: bool) -> None:
+    def _collect(self, stream: IO[str], reflects: str) -> None:
         for line in stream:
             with self._changed:
                 self._output += line
                 self._changed.notify_all()
-            if reflects:
+            if reflects and line.startswith(reflects):
                 self.send(line.rstrip("\n"))
         with self._changed:
             self._open_streams -= 1
@@ -153,7 +153,7 @@ class OpenSSLClient(Program):
 
 
 class OpenSSLServer(Program):
-    """``openssl s_server``, which is made to send back what it gets.
+    """``openssl s_server``, which is made to send back what begins with ``line``.
 
     Args:
         certificate: The path of its certificate.
@@ -167,9 +167,7 @@ class OpenSSLServer(Program):
 
     def __init__(self, certificate: str, key: str, *options: str, version: str = "-dtls1_2") -> None:
         own = ("-cert", certificate, "-key", key)
-        super().__init__(
-            ["openssl", "s_server", version, "-accept", "127.0.0.1:0", *own, "-naccept", "1", *options], reflects=False
-        )
+        super().__init__(["openssl", "s_server", version, "-accept", "127.0.0.1:0", *own, *options], reflects="line ")
         self.wait_for("ACCEPT 127.0.0.1:")
         port = self.output.partition("ACCEPT 127.0.0.1:")[2].split()[0]
         self.address: Address = ("127.0.0.1", int(port))
