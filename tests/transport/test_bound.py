@@ -179,13 +179,13 @@ class OptionTests(SynchronousTestCase):
         """An option that the kernel lacks costs its feature only."""
         for number in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             handle: Any = FakeHandle(refuses=number)
-            _bound._set_options(handle, wildcard=True)
+            _bound.set_options(handle, wildcard=True)
             self.assertEqual(4, handle.asked)
 
     def test_failing(self) -> None:
         """Any other failure is one."""
         handle: Any = FakeHandle(refuses=errno.EPERM)
-        self.assertRaises(OSError, _bound._set_options, handle, wildcard=False)
+        self.assertRaises(OSError, _bound.set_options, handle, wildcard=False)
 
 
 class FakeHandle:
