@@ -25,7 +25,11 @@ from _environment import ROOT, EnvironmentNotUsable, build_wheel
 
 SANITIZERS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
-TESTS: Final = (str(ROOT / "tests" / "transport"), str(ROOT / "tests" / "contracts"), "-k", "mmsg")
+TESTS: Final = (
+    *(str(ROOT / "tests" / name) for name in ("transport", "contracts", "admission")),
+    "-k",
+    "mmsg or twins",
+)
 """What drives the compiled modules: their own tests, and what is common to all ports."""
 TRAFFIC: Final = (str(ROOT / "tests" / "integration" / "leaks.py"), "20000")
 """... and datagrams of all kinds; what it measures means nothing here."""
