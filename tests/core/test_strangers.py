@@ -67,7 +67,7 @@ class ShareTests(SynchronousTestCase):
         self.prove(late)
         self.assertEqual(self.ask(late), "run")
         self.assertEqual(self.responder.stats.requests, SHARE + 1)
-        self.assertEqual(self.responder.stats.errors, {CODE_UNPROVEN_ADDRESS: 1})
+        self.assertEqual((self.responder.stats.errors, self.responder.stats.strangers), ({CODE_UNPROVEN_ADDRESS: 1}, 1))
 
     def test_repeats(self) -> None:
         """A stranger's request that was let in is answered again, however many others came."""

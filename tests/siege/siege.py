@@ -64,6 +64,10 @@ ALLOWANCE: Final = 128
 """Bytes of payload that a prefix which is not proven may be sent beyond three times what came from it."""
 FACTOR: Final = 3
 
+HOST_RATE: Final = 1000
+HOST_BURST: Final = 2000
+"""What one host is served by default: datagrams per second, and at once."""
+
 SUCCESS: Final = 0.99
 MOST_GROWTH: Final = 20 * 2**20
 MOST_LOG: Final = 1_000_000
@@ -292,6 +296,8 @@ def _amplified(outcome: Outcome) -> list[str]:
             faults.append(f"{attack.what}: {went.payload:,} bytes sent for {came.payload:,}")
         if attack.at == "echo" and went.payload > came.payload:
             faults.append(f"{attack.what}: {went.payload:,} bytes echoed for {came.payload:,}")
+        if attack.name == "one_host" and went.datagrams > HOST_RATE * (outcome.seconds + 1) + HOST_BURST:
+            faults.append(f"{attack.what}: {went.datagrams:,} datagrams were answered in {outcome.seconds:.0f} s")
         if attack.name in {"itself", "reflect_echo"} and went.datagrams:
             faults.append(f"{attack.what}: {went.datagrams:,} datagrams were answered")
     return faults

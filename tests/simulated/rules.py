@@ -313,10 +313,11 @@ def server_counters_add_up(history: History) -> None:
         stats, responder = life.protocol.stats, life.protocol._responder
         busy = stats.errors[CODE_BUSY]
         counted = stats.requests + stats.notifications + stats.repeated + busy + stats.proofs + stats.rejected.total()
+        counted += stats.strangers
         _equal("received", counted - stats.rejected["send_failed"], len(received))
         # Where an address is to be proven the answer is kept, and something else sent, or nothing.
         answered = stats.responses + stats.errors.total() - stats.errors[CODE_UNPROVEN_ADDRESS]
-        sent = len(history.responses[life]) + stats.withheld - stats.released
+        sent = len(history.responses[life]) + stats.withheld - stats.released - stats.strangers
         _between("sent", sent, answered, answered + stats.repeated)
         _equal("requests", stats.requests, answered - busy + len(responder))
         if not life.crashed:

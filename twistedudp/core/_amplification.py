@@ -17,8 +17,8 @@ attacker who can push others' debts out would get another 128 bytes for each vic
 all ten times the bytes that he sends. So a debt is kept for ``debt_age``, an hour, from its last increase, and where
 the table is full nobody else gets into debt: the error then waits until the request's repeats have paid for it. In a
 time of ``T`` seconds a prefix is thus sent at most 3 times what came from it, plus 128 (1 + T / 3600) bytes; and all
-prefixes together, however many are forged, get at most 16,384 * 128 bytes, 2 MiB, an hour beyond 3 times what came.
-What an attacker gains by filling the table (16,384 datagrams an hour) is that requests of less than 40 bytes from
+prefixes together, however many are forged, get at most 8,192 * 128 bytes, 1 MiB, an hour beyond 3 times what came.
+What an attacker gains by filling the table (8,192 datagrams an hour) is that requests of less than 40 bytes from
 addresses that are not proven have to be tried up to three times more.
 
 Proven addresses stand in a table of their own, which only a valid token enters; the one that was needed least recently
@@ -54,8 +54,8 @@ ALLOWANCE: Final = 128
 TOKEN_SIZE: Final = 16
 """Bytes of a token: what nobody guesses, and short enough for an error of 128 bytes."""
 
-MAX_DEBTORS: Final = 16384
-"""Prefixes in debt, and prefixes with a credit; each table takes 5 MiB at most."""
+MAX_DEBTORS: Final = 8192
+"""Prefixes in debt, and prefixes with a credit; each table takes 2.5 MiB at most."""
 
 DEBT_AGE: Final = 3600.0
 """Seconds after its last increase for which a debt is kept: 128 bytes an hour are no flood to anybody."""

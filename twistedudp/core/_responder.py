@@ -100,6 +100,7 @@ class ResponderStats:
         withheld: Times that not even ``unproven_address`` could be sent within the budget of an unproven address.
         proofs: Proofs of addresses that were valid.
         released: Responses that were withheld at first and left when the proof came.
+        strangers: Requests that were not let in, since addresses that are not proven had their share of the response cache.
         repeated: Requests that had been let in before and did not run again: hits of the response cache.
         large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
@@ -112,7 +113,7 @@ class ResponderStats:
 
     __slots__ = (
         "errors", "large", "notifications", "probe_sessions_evicted", "proofs", "rejected", "released", "repeated",
-        "requests", "responses", "withheld",
+        "requests", "responses", "strangers", "withheld",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -125,6 +126,7 @@ class ResponderStats:
         self.withheld = 0
         self.proofs = 0
         self.released = 0
+        self.strangers = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
@@ -221,6 +223,7 @@ class Responder:
                 strange = self._outbox.is_stranger(incoming.peer)
                 incoming.cached = self._cache.admit(payload, incoming.peer, now, strange=strange)
                 if incoming.cached is None and strange:  # proven, it has more room than forgers have
+                    self.stats.strangers += 1
                     self._outbox.ask_for_proof(incoming.msgid, incoming.peer, payload)
                     return
                 if incoming.cached is None:
