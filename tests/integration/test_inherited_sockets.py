@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -104,6 +106,20 @@ class AdoptTests(SocketTestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
             thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.assertRaises(OSError, thief.bind, address)
+
+    def test_standard_input(self) -> None:
+        """A socket that came as standard input is copied: a daemon replaces that descriptor."""
+        parent = self.bound()
+        script = "from twistedudp.transport import adopt; print(adopt(0).take().fileno() > 2)"
+        finished = subprocess.run(
+            [sys.executable, "-c", script],
+            stdin=parent.fileno(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        self.assertEqual(finished.stdout, "True\n")
 
     def test_supervisor_keeps_it(self) -> None:
         """The port is not free when the server closes its copy: what comes meanwhile waits for the next server."""
