@@ -301,18 +301,16 @@ class PluginService(UDPServerService):
         if self._is_stopping or self.address is None:
             return super().stopService()
         self._is_stopping = True
-        stopped = self.drain(self._drain_timeout)
-        if self.draining:
-            handlers = {number: _at_signal(self._reactor, number, self.stopService) for number in _STOP_SIGNALS}
+        # Before the log says that it drains: whoever reads that may send the second signal.
+        handlers = {number: _at_signal(self._reactor, number, self.stopService) for number in _STOP_SIGNALS}
 
-            def restore(result: object) -> object:
-                for number, handler in handlers.items():
-                    if handler is not None:
-                        signal.signal(number, handler)
-                return result
+        def restore(result: object) -> object:
+            for number, handler in handlers.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+            return result
 
-            stopped.addBoth(restore)
-        return stopped
+        return self.drain(self._drain_timeout).addBoth(restore)
 
     def _explain(self, error: CannotListenError) -> str:
         if error.interface == self._interface and error.port == self._port:
