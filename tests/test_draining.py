@@ -189,6 +189,27 @@ class DrainTests(DrainingTestCase):
         self.assertEqual(self.protocol.stats.proofs, 1)
         self.check_stopped(stopped)
 
+    def test_withheld(self) -> None:
+        """So does who could not even be told to: its proof brings one response, its repeated request the other."""
+        requests = [_msgpack.encode_request(number, "wait", []) for number in (1, 2)]
+        for request in requests:
+            self.send(request)
+        stopped = self.service.drain(60.0)
+        for waiting in self.methods.waiting:
+            waiting.callback("x" * 1000)
+        self.advance()
+        (told,) = self.plain.messages
+        assert isinstance(told, Response)
+        error: Any = told.error
+        self.assertEqual((error["code"], self.protocol.stats.withheld), ("unproven_address", 1))
+        self.replies()
+        self.send(_msgpack.encode_notification("rpc.prove", [error["data"]]))
+        self.assertEqual(self.replies(), ["x" * 1000])
+        self.assertNoResult(stopped)
+        self.send(requests[told.msgid - 1])
+        self.assertEqual(self.replies(), ["x" * 1000])
+        self.check_stopped(stopped)
+
     def test_forged_address(self) -> None:
         """A response that nobody comes for does not hold the stop up for longer than the timeout."""
         self.send(_msgpack.encode_request(1, "wait", []))

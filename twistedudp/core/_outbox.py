@@ -86,13 +86,11 @@ class Outbox:
         if budget is None or unused >= 0 or budget.is_proven(peer[0]):
             if budget is not None and budget.debts and unused > 0:
                 budget.pay(peer[0], unused)
-            self.datagrams.append((payload, peer))
-            if self.owed:
-                self.owed.discard((request, peer))
+            self._send(payload, peer, request)
             return True
         if self.closing and len(payload) <= ALLOWANCE:  # a proof would come too late
             if budget.may_refuse(peer[0], len(request), len(payload)):
-                self.datagrams.append((payload, peer))
+                self._send(payload, peer, request)
                 return True
             self._stats.withheld += 1
             self._wait(peer, request)
@@ -124,6 +122,11 @@ class Outbox:
             self._stats.withheld += 1
             self._wait(peer, request)
 
+    def _send(self, payload: bytes, peer: Address, request: bytes) -> None:
+        self.datagrams.append((payload, peer))
+        if self.owed:
+            self.owed.discard((request, peer))
+
     def _wait(self, peer: Address, request: bytes) -> None:
         """Remember which request was not answered at all, until its host has proved its address."""
         waiting = self._waiting.get(peer[0])
@@ -149,7 +152,6 @@ class Outbox:
                 kept = self._cache.repeated(request, asker, self.budget.now)
                 if kept is not None and kept.response is not None:
                     self._stats.released += 1
-                    self.owed.discard((request, asker))
-                    self.datagrams.append((kept.response, asker))
+                    self._send(kept.response, asker, request)
         else:
             self._stats.rejected["bad_token"] += 1
