@@ -76,6 +76,16 @@ class TrapTests(World):
         self.assertEqual(endpoint.stats.alarms_survived, 1)
         self.assertEqual(endpoint.sessions, 1)
 
+    def test_g01_error_before_several_records(self) -> None:
+        """The same where one datagram brings several records."""
+        endpoint, connection, client = self.fake_session()
+        attempt: Any = client._attempt
+        connection.fails["recv"] = [poison()]
+        attempt.port.write(attempt.session.seal(b"one") + attempt.session.seal(b"two"), (SERVER, PORT))
+        self.settle()
+        self.assertEqual(notes(client).payloads, [b"one", b"two"])
+        self.assertEqual(endpoint.stats.alarms_survived, 1)
+
     def test_g01_error_is_believed_the_second_time(self) -> None:
         """An error that comes twice in a row ends the session."""
         endpoint, connection, client = self.fake_session()
@@ -154,6 +164,15 @@ class TrapTests(World):
         attempt.port.write(good, (SERVER, PORT))
         self.settle()
         self.assertEqual(notes(client).payloads, [b"good"])
+
+    def test_g04_records_of_one_datagram_are_all_read(self) -> None:
+        """A peer may put several records into a datagram: they are delivered with it, not with the next."""
+        self.serve()
+        client = self.opened(self.client())
+        attempt: Any = client._attempt
+        attempt.port.write(b"".join(map(attempt.session.seal, (b"one", b"two", b"three"))), (SERVER, PORT))
+        self.settle()
+        self.assertEqual(notes(client).payloads, [b"one", b"two", b"three"])
 
     def test_g04_everything_is_read_whatever_the_protocol_does(self) -> None:
         """An exception of the wrapped protocol leaves nothing unread, neither of its datagram nor of later ones."""
@@ -250,6 +269,20 @@ class TrapTests(World):
         self.assertEqual(endpoint.half_open, 0)
         self.network.advance(5)
         self.successResultOf(waiting)
+
+    def test_g10_listener_that_fails(self) -> None:
+        """A Connection that fails while it looks at a ClientHello is replaced; the next client meets a new one."""
+        endpoint, policy = self.serve_fake()
+        stranger = self.stranger()
+        stranger.send(hello(RANDOM))
+        self.settle()
+        policy.made[0].fails["DTLSv1_listen"] = [SSL.SysCallError(-1, "Unexpected EOF")]
+        stranger.send(hello(RANDOM))
+        self.settle()
+        self.assertEqual((endpoint.stats.dropped, len(stranger.received)), ({"not_a_hello": 1}, 1))
+        stranger.send(hello(RANDOM, stranger.received[0][-32:]))
+        self.settle()
+        self.assertEqual((endpoint.half_open, len(policy.made)), (1, 2))
 
     def test_g10_oversized_fragment_with_real_connections(self) -> None:
         """A handshake message that claims to be huge ends the handshake, and nothing else."""
@@ -391,6 +424,8 @@ class TrapTests(World):
         self.assertNotEqual(endpoint.session_number(stranger.address), first)
         self.assertEqual((endpoint.stats.replaced, endpoint.sessions, endpoint.half_open), (1, 1, 0))
         self.assertEqual(notes(endpoint).reasons("lost"), ["replaced"])
+        # The record that came too late: what belongs to the handshake was not shown to the session.
+        self.assertEqual(endpoint.stats.dropped, {"no_data": 1})
 
     def test_g17_memory_is_bounded_and_given_back(self) -> None:
         """There are at most so many sessions, and the Connection of one that is over is gone at once."""
