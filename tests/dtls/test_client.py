@@ -229,6 +229,17 @@ class ClientTests(World):
         self.assertEqual(notes(client).reasons("lost"), ["idle"])
         self.assertEqual(self.here.getDelayedCalls(), [])
 
+    def test_idle_timeout_that_is_rounded(self) -> None:
+        """It is over at the very time that the timer is set for, however sums and differences are rounded."""
+        self.serve_fake()
+        client, _ = self.fake_client(idle_timeout=10.0)
+        self.opened(client)
+        attempt: Any = client._attempt
+        ticks = [number / 1000 for number in range(1, 10_000)]
+        odd = attempt.session.heard = next(tick for tick in ticks if (tick + 10.0) - tick < 10.0)
+        client._due(odd + 10.0)
+        self.assertEqual(client.state, "idle")
+
     def test_stop(self) -> None:
         """Stopping tells the server, stops the protocol, fails who waits, and frees the port."""
         endpoint, _ = self.serve_fake()

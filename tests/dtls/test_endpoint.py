@@ -187,6 +187,24 @@ class StateTests(World):
         self.assertEqual(notes(self.endpoint).reasons("lost"), ["idle"])
         self.assertEqual(self.there.getDelayedCalls(), [])
 
+    def test_times_that_are_rounded(self) -> None:
+        """A session is over at the very time that its timer is set for, however sums and differences are rounded."""
+        ticks = [number / 1000 for number in range(1, 10_000)]
+        for timeout in (10.0, 30.0):
+            odd = next(tick for tick in ticks if (tick + timeout) - tick < timeout)
+            self.setUp()
+            self.begin(handshake_timeout=timeout, idle_timeout=timeout)
+            self.half_open()
+            (session,) = self.endpoint._half_open.sessions.values()
+            session.began = odd
+            self.endpoint._due(session, odd + timeout)
+            self.assertEqual(self.endpoint.stats.failed, {"deadline": 1})
+            self.open()
+            (session,) = self.endpoint._opened.values()
+            session.heard = odd
+            self.endpoint._due(session, odd + timeout)
+            self.assertEqual(self.endpoint.stats.ended, {"idle": 1})
+
     def test_hello_of_the_open_session_is_dropped(self) -> None:
         """A late copy of the ClientHello, cookie and all, begins nothing."""
         self.begin()

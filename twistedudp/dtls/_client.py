@@ -370,7 +370,7 @@ class DTLSClient(SessionTransport):
             self._waiting.expire(now, lambda: trials.error(self.address))
         if trials is not None and self._trials is trials:
             self._go_on(trials, attempt, now)
-        elif attempt is not None and now - attempt.session.heard >= self.limits.idle_timeout:
+        elif attempt is not None and now >= attempt.session.heard + self.limits.idle_timeout:
             self.over(attempt, "idle")
         self.moved()
 

@@ -373,11 +373,11 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
     def _due(self, session: Session, now: float) -> None:
         """Look at a session whose time has come."""
         if session.opened:
-            if now - session.heard >= self.limits.idle_timeout:
+            if now >= session.heard + self.limits.idle_timeout:  # a difference would be rounded otherwise than the sum
                 self._end(session, "idle")
             else:
                 self._timetable.set(session, session.heard + self.limits.idle_timeout)
-        elif now - session.began >= self.limits.handshake_timeout:
+        elif now >= session.began + self.limits.handshake_timeout:
             self._give_up(session, "deadline")
             self._reports.refused(session.address, "it did not complete the handshake in time")
         else:
