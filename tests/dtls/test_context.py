@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,9 @@ class FilesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Write files."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        folder = Path(scratch.name)
         self.certificate, self.key = folder / "server.pem", folder / "server.key"
         self.write(*server_credentials())
 
@@ -241,8 +243,9 @@ class VerificationTests(World):
 
     def test_reload(self) -> None:
         """Sessions go on over a reload, new ones get the new certificate."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        folder = Path(scratch.name)
         files = folder / "certificate", folder / "key"
         for path, content in zip(files, server_credentials(), strict=True):
             path.write_bytes(content)
