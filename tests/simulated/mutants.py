@@ -143,7 +143,9 @@ def any_peer(self: Requester, msgid: int, _peer: Address) -> PendingRequest | No
 
 
 @_replaces(ResponseCache, "admit", seed=22)
-def evicts(self: ResponseCache, payload: bytes, peer: Address, now: float) -> CachedResponse | None:
+def evicts(
+    self: ResponseCache, payload: bytes, peer: Address, now: float, *, strange: bool = False
+) -> CachedResponse | None:
     """A full cache makes room by giving up its oldest response, though it may still be asked for."""
     self._expire(now)
     for entry in list(self._entries.values()):
@@ -151,7 +153,7 @@ def evicts(self: ResponseCache, payload: bytes, peer: Address, now: float) -> Ca
             break
         if entry.response is not None:
             self._remove(entry)
-    return _admit(self, payload, peer, now)
+    return _admit(self, payload, peer, now, strange=strange)
 
 
 @_replaces(ResponseCache, "repeated", seed=1)
