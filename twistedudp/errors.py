@@ -9,7 +9,8 @@ for people.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from .address import format_address, max_payload
 
@@ -195,6 +196,12 @@ class ErrorReplyReceived(RemoteError):
             if isinstance(code, str) and isinstance(message, str):
                 return cls(code, message, error.get("data"))
         return cls("", error if isinstance(error, str) else f"the server sent the error {error!r}", error)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which a server that is ``busy`` wants to be asked again; ``None`` where it did not say."""
+        hint: Any = self.data.get("retry_after") if isinstance(self.data, dict) else None
+        return float(hint) if type(hint) in (int, float) and 0 <= hint < math.inf else None
 
 
 class PeerUnreachable(RemoteError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.simulated.world import ECHO_PORT, RPC_PORT
 from twistedudp._msgpack import decode_untrusted, encode_notification
 from twistedudp.errors import DecodeError
-from twistedudp.messages import CODE_UNPROVEN_ADDRESS, PROVE_METHOD, Notification, Request, Response
+from twistedudp.messages import CODE_BUSY, CODE_UNPROVEN_ADDRESS, PROVE_METHOD, Notification, Request, Response
 from twistedudp.testing import Fate
 
 if TYPE_CHECKING:
@@ -79,6 +79,16 @@ class History:
     def arrived(self) -> set[bytes]:
         """The payloads that have come to any server."""
         return {record.payload for record in self.delivered if record.destination[1] in (ECHO_PORT, RPC_PORT)}
+
+    @cached_property
+    def busy(self) -> Counter[int | None]:
+        """How often each request was answered that its server is busy, by msgid."""
+        answers = (self.decoded(record.payload) for record in self.delivered if record.error is None)
+        return Counter(
+            answer.msgid
+            for answer in answers
+            if isinstance(answer, Response) and isinstance(answer.error, dict) and answer.error.get("code") == CODE_BUSY
+        )
 
     @cached_property
     def errors(self) -> list[TraceRecord]:

@@ -98,13 +98,22 @@ def _is_true_result(history: History, call: Call) -> bool:
 
 def _is_true_reply(history: History, call: Call, error: errors.ErrorReplyReceived) -> bool:
     method, code = call.plan.method, error.code
-    if code in {CODE_BUSY, CODE_UNPROVEN_ADDRESS}:
+    if code == CODE_UNPROVEN_ADDRESS:
         return call.ended >= call.started + call.plan.timeout - HAIR
+    if code == CODE_BUSY:
+        hint = error.retry_after
+        left = call.started + call.plan.timeout - call.ended
+        return left <= HAIR or (hint is not None and left <= max(hint, INTERNET.min_timeout) + HAIR)
     if code == "server_stopping":
         return method in {"later", "coroutine", "never"} and call.token in history.world.ledger.produced
     if method == "fail":
         return code == "refused" and error.data in history.world.ledger.produced[call.token]
     return code == _REFUSED.get(method) and (method != "broken" or call.token in history.world.ledger.produced)
+
+
+def _at_its_end(call: Call) -> bool:
+    """Tell whether a call has ended at its deadline: a busy server ends it before if that is to come back later."""
+    return call.ended >= call.started + call.plan.timeout - HAIR
 
 
 def tries_are_alike(history: History) -> None:
@@ -149,6 +158,8 @@ def tries_are_few(history: History) -> None:
         # ... and where a server wants the address proven, it is repeated at once.
         message = history.decoded(tries[0].payload)
         most += history.proofs_wanted[message.msgid] if isinstance(message, Request) else 0
+        # A busy server says itself when it wants to be asked again.
+        most += history.busy[getattr(message, "msgid", None)]
         if len(tries) > most:
             raise Violation("tries are few", f"{call} was sent {len(tries)} times, {most} are the most", call)
 
@@ -294,7 +305,8 @@ def _kind(call: Call) -> str:
     if isinstance(error, errors.ErrorReplyReceived):
         # Flipped bits may leave no token in an error, which then is an outcome at once.
         at_deadline = call.ended >= call.started + call.plan.timeout - HAIR
-        waits = error.code == CODE_BUSY or (error.code == CODE_UNPROVEN_ADDRESS and at_deadline)
+        waits = error.code == CODE_BUSY and _at_its_end(call)
+        waits = waits or (error.code == CODE_UNPROVEN_ADDRESS and at_deadline)
         return "timed_out" if waits else "errors"
     kinds: dict[type[BaseException], str] = {
         errors.RequestTimedOut: "timed_out",

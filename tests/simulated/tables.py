@@ -105,7 +105,7 @@ class Tables:
     def _check_windows(self, requester: Requester, waiting: list[PendingRequest], *, alone: bool) -> None:
         known = {id(server): server for server in requester._servers._servers}
         known |= {id(request.server): request.server for request in waiting if request.server is not None}
-        in_flight = Counter(id(request.server) for request in waiting)
+        in_flight = Counter(id(request.server) for request in waiting if not request.put_off)
         for key, server in known.items():
             if server.window.in_flight != in_flight[key]:
                 text = f"{server.address}: {in_flight[key]} calls are in flight, {server.window.in_flight} are counted"
@@ -113,8 +113,9 @@ class Tables:
             # A call that moves needs no room, so the bound is exact only where there is nowhere to move.
             if alone and server.window.fixed and server.window.in_flight > server.window.size:
                 raise Violation("windows are kept", f"{server.window.in_flight} in a window of {server.window.size}")
-        queued = sum(not request.done for request in requester._dispatch.queue)
-        if queued != in_flight[id(None)]:
+        line = [request for request in requester._dispatch.queue if not request.done]
+        queued = sum(not request.put_off for request in line)
+        if queued != in_flight[id(None)] or len(set(map(id, line))) != len(line):
             raise Violation("the queue is exact", f"{queued} queued, {in_flight[id(None)]} wait for their turn")
         if queued and len(requester._servers) and not any(server.window.is_full() for server in known.values()):
             raise Violation("the queue is drained", f"{queued} calls wait for a turn, and no window is full")
@@ -141,7 +142,7 @@ class Tables:
     def _check_server(self, life: ServerLife) -> None:
         responder = life.protocol._responder
         settings, cache = responder.settings, responder._cache
-        if len(responder) > settings.max_running:
+        if len(responder) > settings.max_running + len(life.protocol._table):  # one that holds no slot is let in
             raise Violation("runs are bounded", f"{len(responder)} of {settings.max_running}")
         if (
             len(cache) > settings.cache_entries

@@ -3,7 +3,9 @@
 Theory of operation: a request is *submitted* once. It leaves at once if the window of its server has room; else, or
 while no address is known, it joins one queue, in order, where its deadline runs. Whatever makes room (an answer, a
 failure, a cancel, a new address) is followed by :meth:`Dispatch.drain`. A request that is under way counts in the
-window of the server that it was last sent to; its retransmissions need no room of their own.
+window of the server that it was last sent to; its retransmissions need no room of their own. One that a busy server has
+put off leaves the window meanwhile, so that what others ask for can go by, and needs room again when it comes back, for
+which it waits at the head of the queue.
 
 All due times stand in one :class:`DeadlineQueue`. A queued request is due at its deadline, one under way when it is to
 be sent again.
@@ -121,7 +123,8 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         """Transmit a request to its first server, or to the first that it has moved to."""
         if server.breaker.is_open:
             server.breaker.let_through(now)
-        if request.attempts:  # it was refused elsewhere, and goes on where its schedule was
+        if request.attempts:  # it was refused elsewhere or put off, and goes on where its schedule was
+            self._stats.retransmitted += request.put_off
             self.transmit(request, server, now, request.interval)
             return
         first = server.round_trip.timeout
@@ -151,7 +154,7 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
             if not request.done:
                 if not len(self.servers):
                     return
-                server = self.servers.choose(now)
+                server = request.server if request.put_off else self.servers.choose(now)
                 if server is None:
                     self._stats.suspended += 1
                     self._fail(request, self._circuit_open(now))
@@ -171,9 +174,14 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         """Transmit a request again, with twice the last interval to follow."""
         server = request.server
         assert server is not None  # noqa: S101  # while it is queued, nothing but its deadline is due
+        if request.put_off:  # it was answered, so that nothing is lost
+            if server.window.is_full():
+                self._queue_first(request)
+                return
+        else:
+            server.window.timed_out(request.sent, now)
+            request.interval = min(2 * request.interval, self._settings.policy.max_timeout)
         self._stats.retransmitted += 1
-        server.window.timed_out(request.sent, now)
-        request.interval = min(2 * request.interval, self._settings.policy.max_timeout)
         if request.idempotent:
             avoid = () if self._settings.retry_refused else request.refused
             other = self.servers.after(server, len(request.payload), avoid)
@@ -188,6 +196,8 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
         if not server.window.is_full():
             self.transmit(request, server, now, request.interval)
             return
+        self._leave_window(request)
+        request.server = None
         self._queue_first(request)
 
     def leave(self, address: Address, error: TwistedUDPError | None) -> None:
@@ -200,27 +210,62 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
             # It was sent once, and the answer was that it is not run, or that it was not delivered.
             has_not_run = request.attempts == 1 and (request.busy is not None or address in request.refused)
             if request.idempotent or has_not_run:
+                self._leave_window(request)
+                request.server = None
                 self._queue_first(request)
         for request in there:
             if request.server is not None and error is not None:
                 self._stats.failed += 1
                 self._fail(request, error)
 
+    def postpone(self, request: PendingRequest, retry_after: float | None, now: float) -> bool:
+        """Learn that a server was too busy to run a request, and when it wants to be asked again, if it said so.
+
+        The request is then sent again at that time and not before, or up to half of it later, so that those who were
+        put off together do not come back together; where there is another server to be asked, it goes there at its own
+        time. No hint makes it leave sooner than a retransmission may, and each answer brings one try more at most.
+
+        Returns:
+            Whether there is anything to wait for: if the time lies beyond the deadline, nothing would be sent before.
+        """
+        server = request.server
+        if retry_after is None or server is None or request.put_off:
+            return True
+        if request.idempotent and self.servers.after(server, len(request.payload), request.asked) is not None:
+            return True
+        wait = max(retry_after, self._settings.policy.min_timeout)
+        left = request.deadline - now - wait
+        if left <= 0:
+            if not request.idempotent or request.attempts == 1:
+                return False
+            due = request.deadline  # another copy may have been let in, by another server perhaps
+        else:
+            due = request.deadline - left + min(_JITTER * wait, left) * self._random()
+        self._leave_window(request)
+        request.put_off = True
+        request.due = due
+        self.deadlines.add(request)
+        return True
+
     def _queue_first(self, request: PendingRequest) -> None:
-        """Let a request that is under way wait for its turn at another server, before others."""
-        assert request.server is not None  # noqa: S101  # it is under way
-        request.server.window.in_flight -= 1
-        request.server = None
+        """Let a request that has been transmitted wait for its turn, before others."""
         self._stats.queued += 1
         self.queue.appendleft(request)
         request.due = request.deadline
         self.deadlines.add(request)
 
+    def _leave_window(self, request: PendingRequest) -> None:
+        """Make room where a request was last sent to."""
+        assert request.server is not None  # noqa: S101  # it has been transmitted
+        if not request.put_off:
+            request.server.window.in_flight -= 1
+        request.put_off = False
+
     def transmit(self, request: PendingRequest, server: Server, now: float, wait: float) -> None:
         """Transmit a request to a server that carries its size, and look at it again after ``wait`` seconds."""
         if server is not request.server:
             if request.server is not None:
-                request.server.window.in_flight -= 1
+                self._leave_window(request)
             request.is_sample = server.address not in request.asked
             if request.is_sample:
                 request.asked += server.alone
@@ -228,6 +273,8 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
             server.window.in_flight += 1
         else:
             request.is_sample = False  # which of them an answer is to cannot be known (Karn)
+            server.window.in_flight += request.put_off
+            request.put_off = False
         request.attempts += 1
         request.sent = now
         due = now + wait
@@ -267,7 +314,7 @@ class Dispatch:  # budget: what is to be sent, whereto and when, at hand without
     def ended(self, request: PendingRequest) -> None:
         """Learn that a request has an outcome; what it held is free."""
         server = request.server
-        if server is not None:
+        if server is not None and not request.put_off:
             server.window.in_flight -= 1
         if request.retry_sockets:
             self._retry_sockets -= len(request.retry_sockets)

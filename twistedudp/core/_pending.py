@@ -57,6 +57,7 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
         busy_attempts: How many datagrams had been transmitted when it did.
         proof: The server that wanted an address proven, with the notification that does; it goes before each try there.
         proofs: How many of these there were.
+        put_off: Whether it has left the window of its server until the server wants to be asked again.
         result: The outcome, if ``error`` is ``None``.
         error: Why there is no result.
         done: Whether it has an outcome, or was cancelled.
@@ -83,6 +84,7 @@ class PendingRequest(msgspec.Struct, eq=False):  # budget: all that is known of 
     busy_attempts: int = 0
     proof: tuple[Address, bytes] | None = None
     proofs: int = 0
+    put_off: bool = False
     result: object = None
     error: TwistedUDPError | None = None
     done: bool = False

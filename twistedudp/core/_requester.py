@@ -353,14 +353,16 @@ class Requester(SessionRequests):  # budget: the parts of one table, at hand wit
         self._dispatch.heard(request, peer, now)
         error, attempts = ErrorReplyReceived.from_untrusted(sent), request.attempts
         if error.code == CODE_BUSY:  # it was not run: it is sent again when its time comes
-            self.stats.busy += 1
+            request.busy, request.busy_attempts = error, attempts
+            if self._dispatch.postpone(request, error.retry_after, now):
+                self.stats.busy += 1
+                return
         elif error.code == CODE_UNPROVEN_ADDRESS and prove_untrusted(request, error.data, peer, self._dispatch, now):
+            request.busy, request.busy_attempts = error, attempts
             self.stats.unproven += 1
-        else:
-            self.stats.errors += 1
-            self._fail(request, error)
             return
-        request.busy, request.busy_attempts = error, attempts
+        self.stats.errors += 1
+        self._fail(request, error)
 
     def _reflection_untrusted(self, message: Request, payload: bytes, peer: Address, now: float) -> None:
         """Take a request sent to this client, which is legitimate only where an echo server sends back our own."""
