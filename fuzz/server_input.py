@@ -316,7 +316,7 @@ class Play:  # budget: a server, its surroundings, and the model of what it owes
 
     def _check_bounds(self) -> None:
         settings, cache = self.settings, self.responder._cache
-        if len(self.responder) > settings.max_running:
+        if len(self.responder) > settings.max_running + len(NAMES):  # one of each is let in that holds no slot
             raise Broken(f"{len(self.responder)} requests are running, {settings.max_running} may")
         if len(cache) > settings.cache_entries:
             raise Broken(f"{len(cache)} responses are kept, {settings.cache_entries} may be")

@@ -291,7 +291,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(self.names(Named()), {"math.add", "plain", "_private"})
 
     def test_listing(self) -> None:
-        """rpc.methods lists name, signature, docstring and the idempotent mark, in order of name."""
+        """rpc.methods lists name, signature, docstring and the marks, in order of name."""
 
         class Listed(RPCMethods):
             @method(idempotent=True)
@@ -302,40 +302,64 @@ class TableTests(SynchronousTestCase):
                 """
                 return [str(at), *more]
 
-            @method
+            @method(private=True)
             def change(self):  # type: ignore[no-untyped-def]  # shown as it is
                 return None
 
         self.assertEqual(
             method_table(Listed())["rpc.methods"].call(),
             [
-                {"name": "change", "signature": "()", "doc": "", "idempotent": False},
+                {"name": "change", "signature": "()", "doc": "", "idempotent": False, "private": True},
                 {
                     "name": "echo",
                     "signature": "(value: object) -> object",
                     "doc": "Return the value.",
                     "idempotent": True,
+                    "private": False,
                 },
                 {
                     "name": "look",
                     "signature": "(at: int, *more: str) -> list[str]",
                     "doc": "Look at something.\n\nTwice.",
                     "idempotent": True,
+                    "private": False,
                 },
                 {
                     "name": "rpc.methods",
                     "signature": "() -> list[dict[str, object]]",
                     "doc": "List the methods of this server, with their signatures and docstrings.",
                     "idempotent": True,
+                    "private": False,
                 },
                 {
                     "name": "rpc.probe",
                     "signature": "(session: int, sequence: int, sent: int, padding: bytes) -> list[int | bytes]",
                     "doc": "Tell how many probes of a series have come, and when this one did; see docs/wire.md.",
                     "idempotent": True,
+                    "private": False,
                 },
             ],
         )
+
+    def test_marks(self) -> None:
+        """What a method is marked with is the served method's; without a mark it is public and has 1,024 slots."""
+
+        class Marked(RPCMethods):
+            @method(private=True, max_running=3)
+            def secret(self) -> None: ...
+
+            @method
+            def plain(self) -> None: ...
+
+        table = method_table(Marked())
+        marks = {name: (table[name].private, table[name].max_running) for name in ("secret", "plain", "echo")}
+        self.assertEqual(marks, {"secret": (True, 3), "plain": (False, 1024), "echo": (False, 1024)})
+
+    def test_bad_bound(self) -> None:
+        """A bound that is no positive number is refused where the method is defined."""
+        for bound in (0, -1, True, 1.5, "2", None):
+            error = self.assertRaises(MethodDefinitionError, method, max_running=bound)
+            self.assertIn(f"max_running={bound!r}: it must be a whole number from 1 on", str(error))
 
     def test_inheritance(self) -> None:
         """Inherited methods are served; one that is overridden only if the new one is marked too."""

@@ -388,26 +388,90 @@ class CurrentPeerTests(ProtocolTestCase):
 
 
 class BusyTests(ProtocolTestCase):
-    """No more than so many requests run at once."""
+    """No more than so many requests run at once, and none waits because of another method."""
 
     options = {"max_running": 2}  # noqa: RUF012  # never changed
+
+    def setUp(self) -> None:
+        """Start a client in which no call waits for the turn of another."""
+        super().setUp()
+        self.caller = self.client(window=64)
 
     def test_busy(self) -> None:
         """One request more is answered busy and not run; a notification more is dropped and counted."""
         waiting = [self.caller.call("wait", timeout=60.0) for _ in range(2)]
         self.advance()
-        error = self.refused("value", 1)
+        error = self.refused("wait")
         self.assertEqual(error.code, "busy")
         self.assertIn("2 requests are running", error.message)
-        self.caller.notify("value", 1)
+        self.caller.notify("wait")
         self.advance()
-        self.assertEqual(self.methods.ran, 0)
+        self.assertEqual(len(self.methods.waiting), 2)
         self.assertEqual(self.protocol.stats.rejected, {"busy": 1})
         self.methods.waiting[0].callback(1)
         self.assertEqual(self.result(waiting[0]), 1)
-        self.assertEqual(self.result(self.caller.call("value", 2)), 2)
+        waiting[0] = self.caller.call("wait")
+        self.advance()
+        self.methods.waiting[2].callback(2)
+        self.assertEqual(self.result(waiting[0]), 2)
         self.methods.waiting[1].callback(1)
         self.result(waiting[1])
+
+    def test_others(self) -> None:
+        """At the bound a method that holds no slot still runs: one that returns at once, a built-in, a first run."""
+        waiting = [self.caller.call("wait", timeout=60.0) for _ in range(2)]
+        self.advance()
+        self.assertEqual(self.result(self.caller.call("value", 1)), 1)
+        self.assertEqual(self.result(self.caller.echo("still here")), "still here")
+        self.assertEqual(self.refused("nothing").code, "unknown_method")
+        self.assertEqual(self.result(self.caller.call("fired", 2)), 2)
+        first, second = self.caller.call("coroutine", 0.5), self.caller.call("coroutine", 0.5, timeout=0.3)
+        self.assertEqual(self.error_of(second).code, "busy")
+        self.assertEqual(self.result(first), "done")
+        for deferred in self.methods.waiting:
+            deferred.callback(None)
+        self.result(gatherResults(waiting))
+
+    def error_of(self, call: Deferred[Any]) -> Any:
+        """Return the error that a server sends to a call under way."""
+        return self.assertRaises(errors.ErrorReplyReceived, self.result, call)
+
+    def test_hint(self) -> None:
+        """It says when to come back: the mean time of the latest runs, or half that of the oldest which goes on."""
+        self.result(self.caller.call("coroutine", 1.0))
+        waiting = [self.caller.call("coroutine", 9.0, timeout=60.0) for _ in range(2)]
+        self.advance()
+        error = self.error_of(self.caller.call("coroutine", 9.0, timeout=0.5))
+        self.assertApproximates(error.retry_after, 1.0, 0.01)
+        self.advance(6.0)
+        error = self.error_of(self.caller.call("coroutine", 9.0, timeout=0.5))
+        self.assertApproximates(error.retry_after, 3.0, 0.1)
+        self.result(gatherResults(waiting))
+        slots = self.protocol._responder.slots
+        self.assertEqual((slots.held("coroutine"), slots.full), (0, set()))
+
+    def test_comes_back(self) -> None:
+        """A caller of ours comes back when it was told to, and is answered if that is within its deadline."""
+        waiting = [self.caller.call("coroutine", 3.0, timeout=60.0) for _ in range(2)]
+        self.advance(2.9)
+        before = self.protocol.stats.errors["busy"]
+        call = self.caller.call("coroutine", 0.1, timeout=3.0)
+        self.assertEqual(self.result(call), "done")
+        self.assertEqual(self.protocol.stats.errors["busy"] - before, 1)
+        self.result(gatherResults(waiting))
+
+    def test_stop(self) -> None:
+        """A stop gives all slots back."""
+        waiting = [self.caller.call(name, timeout=60.0) for name in ("wait", "stubborn")]
+        self.advance()
+        self.methods.waiting[0].addErrback(lambda _: None)
+        port: Any = self.protocol.transport
+        port.stopListening()
+        self.advance()
+        for call in waiting:
+            self.assertEqual(self.error(call, errors.ErrorReplyReceived).code, "server_stopping")
+        slots = self.protocol._responder.slots
+        self.assertEqual((slots.held("wait"), slots.held("stubborn")), (0, 0))
 
 
 class UntrustedTests(ProtocolTestCase):
@@ -697,10 +761,10 @@ class RunMethodTests(ProtocolTestCase):
         """They and requests together are no more than may run at once."""
         mine, theirs = self.run_method("wait"), self.caller.call("wait", timeout=60.0)
         self.advance()
-        error = self.failureResultOf(self.run_method("value", 1), errors.MethodError).value
-        self.assertEqual((error.code, self.methods.ran), ("busy", 0))
+        error = self.failureResultOf(self.run_method("wait"), errors.MethodError).value
+        self.assertEqual((error.code, len(self.methods.waiting)), ("busy", 2))
         self.assertIn("2 requests are running", error.message)
-        self.assertEqual(self.refused("value", 1).code, "busy")
+        self.assertEqual(self.refused("wait").code, "busy")
         for waiting in self.methods.waiting:
             waiting.callback(1)
         self.assertEqual((self.successResultOf(mine), self.result(theirs)), (1, 1))

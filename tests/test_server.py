@@ -237,6 +237,15 @@ class OptionTests(ServerTestCase):
             self.assertEqual(protocol.times, [int(timestamps)])
             self.stop(service)
 
+    def test_max_wait(self) -> None:
+        """Where rpc methods are served they are known too, unless nothing is to be shed by them."""
+        for options, told in (({}, True), ({"max_wait": 5.0}, True), ({"max_wait": None}, False)):
+            service = self.service(RPCMethods(), **options)
+            service.startService()
+            protocol: Any = service.protocol
+            self.assertEqual(protocol.transport.timestamps, told)
+            self.stop(service)
+
     def test_discoverable(self) -> None:
         """A service that is discoverable has a second port from its start to its end; others never have one."""
         for name, ports in ((None, [10007]), ("kitchen", [10007, 10032])):

@@ -21,6 +21,7 @@ import msgspec
 import msgspec.inspect
 
 from .address import format_address
+from .core import METHOD_SLOTS
 from .errors import LocalError, MethodError
 from .messages import CODE_WRONG_PARAMETER_COUNT, CODE_WRONG_PARAMETER_TYPE
 from .probing import PROBE_METHOD
@@ -89,14 +90,24 @@ def current_peer() -> CurrentPeer:
 class _Mark:
     name: str | None
     idempotent: bool
+    private: bool
+    max_running: int
 
 
 @overload
 def method(function: _F, /) -> _F: ...
 @overload
-def method(*, name: str | None = None, idempotent: bool = False) -> Callable[[_F], _F]: ...
 def method(
-    function: _F | None = None, /, *, name: str | None = None, idempotent: bool = False
+    *, name: str | None = None, idempotent: bool = False, private: bool = False, max_running: int = METHOD_SLOTS
+) -> Callable[[_F], _F]: ...
+def method(
+    function: _F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    idempotent: bool = False,
+    private: bool = False,
+    max_running: int = METHOD_SLOTS,
 ) -> _F | Callable[[_F], _F]:
     """Let a method of an :class:`RPCMethods` class be called from the network.
 
@@ -108,10 +119,21 @@ def method(
         function: The method, where this is used without parentheses.
         name: The name that callers use, where it is not the method's own.
         idempotent: Promise that running it twice does no harm; ``rpc.methods`` tells callers.
+        private: What it is given or returns must not cross an open network in plain text: on a public address it is to
+            be served over DTLS only, which ``twistd udpecho --public`` sees to. A mark only; ``rpc.methods`` tells
+            callers.
+        max_running: How many Deferreds or coroutines of this method may be waited for at once; more calls are answered
+            ``busy``, with the seconds after which to come back. Choose it by what a run holds: memory, connections.
+
+    Raises:
+        MethodDefinitionError: ``max_running`` is no positive number.
     """
+    if type(max_running) is not int or max_running < 1:
+        text = f"max_running={max_running!r}: it must be a whole number from 1 on, of runs that may go on at once"
+        raise MethodDefinitionError(text)
 
     def mark(function: _F) -> _F:
-        setattr(function, _MARK, _Mark(name, idempotent))
+        setattr(function, _MARK, _Mark(name, idempotent, private, max_running))
         return function
 
     return mark if function is None else mark(function)
@@ -140,7 +162,13 @@ class _BuiltInMethods(RPCMethods):
     def list_methods(self) -> list[dict[str, object]]:
         """List the methods of this server, with their signatures and docstrings."""
         return [
-            {"name": name, "signature": served.signature, "doc": served.doc, "idempotent": served.idempotent}
+            {
+                "name": name,
+                "signature": served.signature,
+                "doc": served.doc,
+                "idempotent": served.idempotent,
+                "private": served.private,
+            }
             for name, served in sorted(self._table.items())
         ]
 
@@ -164,20 +192,30 @@ class Method:
         signature: Its parameters and result as text: ``(a: int, b: int = 0) -> int``.
         doc: Its docstring, cleaned; empty where there is none.
         idempotent: Whether it is marked so.
+        private: Whether it is marked so.
+        max_running: How many of its runs may go on at once.
     """
 
-    __slots__ = ("_convert", "_names", "_rest", "_struct", "call", "doc", "idempotent", "name", "signature")
+    __slots__ = (
+        "_convert", "_names", "_rest", "_struct", "call", "doc", "idempotent", "max_running", "name", "private",
+        "signature",
+    )  # fmt: skip
 
-    def __init__(self, name: str, call: Callable[..., object], idempotent: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        call: Callable[..., object],
+        idempotent: bool,
+        private: bool = False,
+        max_running: int = METHOD_SLOTS,
+    ) -> None:
         self.name = name
         self.call = call
         self.doc = inspect.getdoc(call) or ""
         self.idempotent = idempotent
-        try:
-            signature = inspect.signature(call, eval_str=True)
-            hints = get_type_hints(call, include_extras=True)
-        except Exception as error:
-            raise MethodDefinitionError(f"the annotations of the method {name!r} cannot be read: {error}") from error
+        self.private = private
+        self.max_running = max_running
+        signature, hints = _annotations(name, call)
         self.signature = str(signature)
         self._names: list[str] = []
         self._rest: Any = None
@@ -238,6 +276,18 @@ class Method:
         )
 
 
+def _annotations(name: str, call: Callable[..., object]) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Return what a method takes, and of which types.
+
+    Raises:
+        MethodDefinitionError: That cannot be read.
+    """
+    try:
+        return inspect.signature(call, eval_str=True), get_type_hints(call, include_extras=True)
+    except Exception as error:
+        raise MethodDefinitionError(f"the annotations of the method {name!r} cannot be read: {error}") from error
+
+
 _astuple: Final = msgspec.structs.astuple
 
 # msgpack tells bytes from text, but msgspec would take text for base64 where bytes are wanted. Saying so costs as much
@@ -262,9 +312,9 @@ def method_table(methods: RPCMethods) -> dict[str, Method]:
             raise MethodDefinitionError(f"the name {name!r} is a built-in method's; give the method another")
         if name in table:
             raise MethodDefinitionError(f"two methods have the name {name!r}; rename one")
-        table[name] = Method(name, call, mark.idempotent)
+        table[name] = Method(name, call, mark.idempotent, mark.private, mark.max_running)
     for name, call, mark in _marked(_BuiltInMethods(table)):
-        table[name] = Method(name, call, mark.idempotent)
+        table[name] = Method(name, call, mark.idempotent, mark.private, mark.max_running)
     return table
 
 

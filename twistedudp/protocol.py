@@ -2,8 +2,9 @@
 
 Theory of operation: every datagram goes into the core's :class:`Responder`; what comes out as an event is run at once,
 and its outcome goes back into the responder, whose datagrams are written. A method that returns a Deferred or a
-coroutine stays in the table until that fires. Exceptions of methods go to the log with the method's name; the network
-learns no more than that the method failed.
+coroutine stays in the table until that fires, and holds one of the method's slots. Requests that have waited for too
+long in the socket, as far as the port tells when they arrived, are shed before anything else is done. Exceptions of
+methods go to the log with the method's name; the network learns no more than that the method failed.
 
 The answers to probes are made at the end of a batch, just before they leave: each tells when its request arrived, by
 the kernel if the port knows, and when the answer was made.
@@ -27,7 +28,7 @@ from ._address_tokens import MIN_KEY_SIZE, AddressTokens
 from ._rate_limit import RateLimit
 from ._secure_peers import SecurePeers
 from .address import is_loopback
-from .core import SAFE_PAYLOAD, ReplyBudget, Responder, ResponderSettings
+from .core import SAFE_PAYLOAD, ReplyBudget, Responder, ResponderSettings, Staleness, arrived_since
 from .errors import MethodError
 from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD, TYPE_NOTIFICATION
 from .methods import calling_peer, method_table
@@ -62,7 +63,11 @@ class RPCServerProtocol(DatagramProtocol):
         methods: The object whose marked methods can be called.
         max_request_size: Bytes of the largest request taken.
         max_response_size: Bytes of the largest response sent.
-        max_running: Requests whose Deferred or coroutine may be waited for at once; more are answered ``busy``.
+        max_running: Requests whose Deferred or coroutine may be waited for at once; then methods that some of these
+            are of are answered ``busy``. How many there may be of one method says :func:`~twistedudp.method`.
+        max_wait: Seconds after which nobody waits any more for the answer to a request that has just come. What has
+            waited in the socket for so long is dropped before it is decoded, and counted; while a queue is standing,
+            what has waited for a quarter of it. ``None`` drops nothing. The port must tell when datagrams arrived.
         cache_entries: Requests whose responses are kept, so that a request that is repeated because its response was
             lost does not run again; where there is no room, new requests are answered ``busy``.
         cache_size: Bytes of requests and responses kept from which on no new request is let in; those that run
@@ -82,7 +87,7 @@ class RPCServerProtocol(DatagramProtocol):
     Raises:
         MethodDefinitionError: One of the methods cannot be served.
         LocalError: The key is too short.
-        ValueError: A bound of the cache is not positive.
+        ValueError: A bound of the cache, or ``max_wait``, is not positive.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class RPCServerProtocol(DatagramProtocol):
         max_request_size: int = 8192,
         max_response_size: int = 65507,
         max_running: int = 4096,
+        max_wait: float | None = 2.0,
         cache_entries: int = ResponderSettings.cache_entries,
         cache_size: int = ResponderSettings.cache_size,
         cache_age: float = ResponderSettings.cache_age,
@@ -103,18 +109,15 @@ class RPCServerProtocol(DatagramProtocol):
     ) -> None:
         self._table = method_table(methods)
         idempotent = frozenset(name for name, served in self._table.items() if served.idempotent)
-        for name, bound in (("cache_entries", cache_entries), ("cache_size", cache_size), ("cache_age", cache_age)):
-            if type(bound) not in (int, float) or not bound > 0:
-                reason = "it must be a positive number: without kept responses a repeated request would run twice"
-                raise ValueError(f"{name}={bound!r}: {reason}")
+        _check_cache(cache_entries=cache_entries, cache_size=cache_size, cache_age=cache_age)
+        slots = {name: served.max_running for name, served in self._table.items()}
+        sizes, kept = (max_request_size, max_response_size), (cache_entries, cache_size, cache_age)
         key = secrets.token_bytes(MIN_KEY_SIZE) if token_key is None else token_key
         budget = ReplyBudget(AddressTokens(key, wall_clock), trusts_loopback=trusts_loopback)
         self._responder = Responder(
-            ResponderSettings(
-                max_request_size, max_response_size, max_running, idempotent, cache_entries, cache_size, cache_age
-            ),
-            budget if prove_addresses else None,
+            ResponderSettings(*sizes, max_running, idempotent, *kept, slots), budget if prove_addresses else None
         )
+        self._staleness = None if max_wait is None else Staleness(max_wait)
         self._clock = clock
         self._wall_clock = wall_clock
         self._probe_sessions = ProbeSessions()
@@ -139,6 +142,16 @@ class RPCServerProtocol(DatagramProtocol):
         """Whether an address that nobody has proven may be sent more than three times what came from there."""
         return not self._responder.bounds_responses
 
+    @property
+    def wants_arrival_times(self) -> bool:
+        """Whether the port is to tell when datagrams arrived: without that nothing is shed."""
+        return self._staleness is not None
+
+    @property
+    def has_private_methods(self) -> bool:
+        """Whether a method is marked private: what it says must not cross an open network in plain text."""
+        return any(served.private for served in self._table.values())
+
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Answer a request, run a notification, drop anything else.
 
@@ -156,6 +169,15 @@ class RPCServerProtocol(DatagramProtocol):
         if self._sessions is not None:
             datagrams = self._sessions.of(datagrams)
         now = self._clock()
+        times: Sequence[int] = getattr(self.transport, "arrival_times", ())
+        if times and self._staleness is not None:
+            since = self._staleness.worth_serving_since(times, now=now, wall=self._wall_clock())
+            if since:
+                came = len(datagrams)
+                datagrams, times = arrived_since(since, datagrams, times)
+                responder.stats.rejected["stale"] += came - len(datagrams)
+                if not datagrams:
+                    return
         receive, events, run = responder.datagram_received, responder.events, self._run
         asker = datagrams[0][1]
         outside = calling_peer.set(asker)  # once for all that a peer sends in a row
@@ -170,7 +192,7 @@ class RPCServerProtocol(DatagramProtocol):
         finally:
             calling_peer.reset(outside)
         if self._probed:
-            self._answer_probes(datagrams, now)
+            self._answer_probes(datagrams, times, now)
         self._flush()
 
     def startProtocol(self) -> None:
@@ -214,7 +236,7 @@ class RPCServerProtocol(DatagramProtocol):
             else:
                 outcome.errback(error)
 
-        incoming = self._responder.accept(method, params, peer, settled)
+        incoming = self._responder.accept(method, params, peer, settled, now=self._clock())
         if incoming is not None:
             outside = calling_peer.set(peer)
             try:
@@ -299,10 +321,11 @@ class RPCServerProtocol(DatagramProtocol):
         else:
             self._probed.append((incoming, datagram, probe, counts))
 
-    def _answer_probes(self, datagrams: Sequence[tuple[bytes, Address]], began: float) -> None:
+    def _answer_probes(
+        self, datagrams: Sequence[tuple[bytes, Address]], arrival_times: Sequence[int], began: float
+    ) -> None:
         """Answer the probes of a batch; where the port does not tell when they came, it was when the batch did."""
         probed, self._probed = self._probed, []
-        arrival_times: Sequence[int] = getattr(self.transport, "arrival_times", ())
         departed_ns = self._wall_clock()
         began_ns = departed_ns - round((self._clock() - began) * 1e9)
         position = 0
@@ -318,7 +341,9 @@ class RPCServerProtocol(DatagramProtocol):
 
     def _wait(self, deferred: Deferred[object], incoming: IncomingRequest, served: Method) -> None:
         """Answer when a method's Deferred fires; methods may return one Deferred for several requests."""
+        slots = self._responder.slots
         if deferred in self._unfinished:
+            slots.hold(incoming, self._clock())
             self._unfinished[deferred].append((incoming, served))
             return
         failure = self._failures.get(deferred)
@@ -326,9 +351,12 @@ class RPCServerProtocol(DatagramProtocol):
             self._failed(failure, incoming, served)
             return
         self._unfinished[deferred] = [(incoming, served)]
+        slots.hold(incoming, self._clock())
 
         def fired(result: object) -> object:
+            now = self._clock()
             for request, method in self._unfinished.pop(deferred):
+                slots.release(request, now)
                 if isinstance(result, Failure):
                     self._failed(result, request, method)
                 else:
@@ -395,3 +423,11 @@ class RPCServerProtocol(DatagramProtocol):
                 "one is the loss of all; return less at once (told once a minute)",
                 size=len(payload),
             )
+
+
+def _check_cache(**bounds: float) -> None:
+    """Refuse bounds by which no response would be kept."""
+    for name, bound in bounds.items():
+        if type(bound) not in (int, float) or not bound > 0:
+            reason = "it must be a positive number: without kept responses a repeated request would run twice"
+            raise ValueError(f"{name}={bound!r}: {reason}")

@@ -85,6 +85,10 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
             :class:`~twistedudp.protocol.RPCServerProtocol`; by default wherever the service is bound to anything but
             loopback, and as a protocol says itself.
         token_key: The secret for this, of 32 bytes or more, where several processes are to know one another's tokens.
+        max_wait: Where an ``RPCMethods`` is served: seconds after which nobody waits any more for the answer to a
+            request that has just come. One that has waited in the socket for so long is dropped and counted
+            (``rejected["stale"]``), so that a server with too much to do answers those who still wait; ``None`` drops
+            none. It turns ``timestamps`` on.
         bound: A socket that is bound already, for the first start; the service owns it from now on.
         dtls: Speak DTLS with clients, with this certificate (``DTLSContext.server(...)``, docs/dtls.md); ``None`` for
             plain UDP. Any protocol is served so, unchanged. A datagram carries 1,163 bytes at most.
@@ -107,6 +111,8 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
             with DTLS.
     """
 
+    _served: IListeningPort | None = None
+
     def __init__(
         self,
         reactor: Any,
@@ -122,6 +128,7 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
         cache_age: float = 30.0,
         prove_addresses: bool | Default = DEFAULT,
         token_key: bytes | None = None,
+        max_wait: float | None = 2.0,
         bound: BoundSocket | None = None,
         dtls: DTLSContext | None = None,
         dtls_limits: DTLSLimits | None = None,
@@ -139,13 +146,12 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
         self._dtls = over_dtls(reactor, dtls, dtls_limits, discoverable)
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
-            "max_request_size": max_request_size, "token_key": token_key,
+            "max_request_size": max_request_size, "token_key": token_key, "max_wait": max_wait,
             "prove_addresses": _is_exposed(interface, bound) if prove_addresses is DEFAULT else prove_addresses,
             "cache_entries": cache_entries, "cache_size": cache_size, "cache_age": cache_age,
         }  # fmt: skip
         self._protocol_or_factory, self._bound = protocol_or_factory, bound
         self._listening: IListeningPort | None = None
-        self._served: IListeningPort | None = None
         self._draining: Draining | None = None
 
     @property
@@ -219,6 +225,7 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
             protocol = self._make_protocol()
             protocol.noisy = False
             options = {**self._port_options, "answer_hops": getattr(protocol, "reflects", False) is True}
+            options["timestamps"] |= getattr(protocol, "wants_arrival_times", False)
             over = protocol if self._dtls is None else self._dtls.wrap(protocol)
             listening = transport.listen(self._reactor, self._port, over, self._interface, bound=bound, **options)
             if self._discovery is not None:

@@ -136,9 +136,16 @@ class ReceivingTests(ResponderTestCase):
         """Beyond the bound a request is answered at once that it was not run; a notification is dropped and counted."""
         self.make(max_running=2)
         running = [self.take(encode_request(1, "m", [])), self.take(NOTICE)]
+        self.responder.slots.hold(running[0], self.now)
+        self.now += 3.0
         self.responder.datagram_received(CALL, FIRST, now=self.now)
         self.assertEqual(
-            self.error(), {"code": "busy", "message": "2 requests are running, the most allowed; ask again later"}
+            self.error(),
+            {
+                "code": "busy",
+                "message": "2 requests are running, the most allowed",
+                "data": {"retry_after": 1.5},
+            },
         )
         self.responder.datagram_received(NOTICE, FIRST, now=self.now)
         self.assertSilent()
@@ -339,6 +346,7 @@ class RepeatedTests(ResponderTestCase):
                 error = self.error()
                 self.assertEqual(error["code"], "busy")
                 self.assertIn("ask again later", str(error["message"]))
+                self.assertEqual(error["data"], {"retry_after": 10.0})  # when the first is too old
             self.receive(encode_request(1, "m", []))
             self.assertEqual(self.answer().result, 1)
             self.now += 20.001  # the second is old now, the first was just asked for

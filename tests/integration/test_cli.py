@@ -262,7 +262,13 @@ class CallTests(CommandTestCase):
         self.assertRegex(table, r"(?m)^add\(a: float, b: float\) -> float +Return a \+ b\. \(idempotent\)$")
         listed = json.loads(self.answer("methods", "--json", self.server))
         self.assertIn(
-            {"name": "add", "signature": "(a: float, b: float) -> float", "doc": "Return a + b.", "idempotent": True},
+            {
+                "name": "add",
+                "signature": "(a: float, b: float) -> float",
+                "doc": "Return a + b.",
+                "idempotent": True,
+                "private": False,
+            },
             listed,
         )
         self.assertEqual(table.count("\n"), len(listed) + 1)

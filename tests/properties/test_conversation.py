@@ -73,6 +73,7 @@ class ConversationMachine(RuleBasedStateMachine):
         self.to_client += [transmit.payload for transmit in responses]
         for incoming in self.responder.events():
             self.running.append(incoming)
+            self.responder.slots.hold(incoming, self.now)
             if isinstance(incoming.message, Request):
                 assert incoming.message.msgid not in self.let_in, "run twice"
                 self.let_in.add(incoming.message.msgid)
@@ -153,6 +154,7 @@ class ConversationMachine(RuleBasedStateMachine):
         """Let methods end, in any of the ways in which methods do."""
         for end in ends[: len(self.running)]:
             incoming = self.running.pop(number % len(self.running))
+            self.responder.slots.release(incoming, self.now)
             [param] = incoming.message.params
             assert isinstance(param, int)
             if end == "error":
@@ -170,6 +172,8 @@ class ConversationMachine(RuleBasedStateMachine):
     def stop(self) -> None:
         """Stop the server's methods."""
         self.responder.close()
+        for incoming in self.running:
+            self.responder.slots.release(incoming, self.now)
         self.running.clear()
         self.pump()
 

@@ -22,6 +22,8 @@ from ._responder import IncomingRequest, Responder, ResponderStats
 from ._round_trip import INTERNET, LAN, RetransmissionPolicy
 from ._servers import MAX_SERVERS, PeerStats
 from ._settings import SAFE_PAYLOAD, RequesterSettings, ResponderSettings
+from ._slots import METHOD_SLOTS
+from ._staleness import Staleness, arrived_since
 from ._transmit import Transmit
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "KEY_SIZE",
     "LAN",
     "MAX_SERVERS",
+    "METHOD_SLOTS",
     "SAFE_PAYLOAD",
     "IncomingRequest",
     "Kind",
@@ -43,6 +46,8 @@ __all__ = [
     "ResponderSettings",
     "ResponderStats",
     "RetransmissionPolicy",
+    "Staleness",
     "Transmit",
+    "arrived_since",
     "message_ids",
 ]

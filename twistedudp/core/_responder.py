@@ -34,6 +34,7 @@ from ._amplification import PROOF_HEAD
 from ._outbox import Outbox
 from ._response_cache import ResponseCache
 from ._settings import ResponderSettings
+from ._slots import MethodSlots, bounded_hint
 from ._transmit import Transmit
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ class ResponderStats:
         large: Responses larger than the 1,200 bytes that pass everywhere whole.
         rejected: Datagrams dropped in silence, by reason: ``malformed``, ``not_a_request``, ``too_large``,
             ``source_port_zero``, ``to_group`` (sent to a broadcast or multicast address, and no notification),
-            ``busy`` and ``server_stopping`` (notifications only: requests are answered), ``bad_token`` (a proof of an
-            address that is none: forged, too old, or made for another address), ``unneeded_proof`` (one where addresses
-            need none).
+            ``busy`` and ``server_stopping`` (notifications only: requests are answered), ``stale`` (they had waited for
+            longer than their callers do), ``bad_token`` (a proof of an address that is none: forged, too old, or made
+            for another address), ``unneeded_proof`` (one where addresses need none).
         probe_sessions_evicted: Series of probes that were forgotten before their time because there were too many.
     """
 
@@ -135,12 +136,20 @@ class ResponderStats:
         return f"<ResponderStats {' '.join(text for text in counters if not text.endswith(('=0', '=Counter()')))}>"
 
 
+def _busy(text: str, retry_after: float) -> MethodError:
+    """Return the error that says when to come back; with so short a text it has no more than 128 bytes."""
+    return MethodError(CODE_BUSY, text, {"retry_after": retry_after})
+
+
 class Responder:
     """The table of requests that are running.
 
     Args:
         settings: See there.
         budget: What bounds the responses to addresses that may be forged; ``None`` for no bound.
+
+    Attributes:
+        slots: The owner tells it which requests' methods go on after they have returned, and when they end.
     """
 
     def __init__(self, settings: ResponderSettings | None = None, budget: ReplyBudget | None = None) -> None:
@@ -155,6 +164,7 @@ class Responder:
             max_size=self.settings.cache_size,
             max_age=self.settings.cache_age,
         )
+        self.slots = MethodSlots(self.settings.method_slots)
         self._running: dict[IncomingRequest, None] = {}  # in order, so that equal runs are equal
         self._draining: dict[tuple[str, int | None], IncomingRequest] = {}
         self._received: list[IncomingRequest] = []
@@ -213,9 +223,11 @@ class Responder:
 
     def _let_in(self, incoming: IncomingRequest, payload: bytes, now: float) -> None:
         """Make a request or notification an event, or refuse it where a bound is reached."""
-        if len(self._running) >= self._max_running:
-            self._refuse(incoming, *self._no_more())
-            return
+        if incoming.method in self.slots.full or len(self._running) >= self._max_running:
+            refusal = self._no_room(incoming.method, now)
+            if refusal is not None:
+                self._refuse(incoming, refusal)
+                return
         if incoming.msgid is None:
             self.stats.notifications += 1
         else:
@@ -228,7 +240,7 @@ class Responder:
                     return
                 if incoming.cached is None:
                     text = "no more responses can be kept for requests that repeat; ask again later"
-                    self._refuse(incoming, CODE_BUSY, text)
+                    self._refuse(incoming, _busy(text, bounded_hint(self._cache.room_in(now))))
                     return
             self.stats.requests += 1
         self._running[incoming] = None
@@ -237,7 +249,13 @@ class Responder:
     # Commands
 
     def accept(
-        self, method: str, params: list[object], peer: Address, settled: Callable[[object, MethodError | None], None]
+        self,
+        method: str,
+        params: list[object],
+        peer: Address,
+        settled: Callable[[object, MethodError | None], None],
+        *,
+        now: float,
     ) -> IncomingRequest | None:
         """Let a request in that is not to be answered by a datagram; it is no event, for the caller has it.
 
@@ -246,12 +264,14 @@ class Responder:
             params: Its parameters.
             peer: Who sent it.
             settled: Called once, with the result and ``None`` or with ``None`` and the error.
+            now: The time, in seconds.
 
         Returns:
             The request to be run; ``None`` if there is no room, which ``settled`` was told.
         """
-        if len(self._running) >= self._max_running:
-            settled(None, MethodError(*self._no_more()))
+        refusal = self._no_room(method, now)
+        if refusal is not None:
+            settled(None, refusal)
             return None
         incoming = _AcceptedRequest(peer, None, method, params, settled=settled)
         self.stats.requests += 1
@@ -356,21 +376,28 @@ class Responder:
             self._received = []
         return received
 
-    def _refuse(self, incoming: IncomingRequest, code: str, text: str) -> None:
+    def _refuse(self, incoming: IncomingRequest, refusal: MethodError) -> None:
         if incoming.msgid is None:
-            self.stats.rejected[code] += 1
+            self.stats.rejected[refusal.code] += 1
             return
         first = self._draining.get((incoming.peer[0], incoming.msgid))
         if first is not None and not first.done:  # an idempotent request again, perhaps from a fresh port
             self.stats.repeated += 1
         else:
-            self._send_error(incoming, code, text)
+            self._send_error(incoming, refusal.code, refusal.message, refusal.data)
 
-    def _no_more(self) -> tuple[str, str]:
-        """Return the code and the text of the error that a request gets where no more may run."""
+    def _no_room(self, method: str, now: float) -> MethodError | None:
+        """Return why a method may not run, ``None`` if it may."""
+        slots = self.slots
         if self._max_running == _DRAINING:
-            return CODE_SERVER_STOPPING, "the server is stopping and has not run the method"
-        return CODE_BUSY, f"{len(self._running):,} requests are running, the most allowed; ask again later"
+            return MethodError(CODE_SERVER_STOPPING, "the server is stopping and has not run the method")
+        if method in slots.full:
+            text = f"{slots.held(method):,} requests of this method are running, the most allowed"
+        elif len(self._running) >= self._max_running and slots.held(method):
+            text = f"{len(self._running):,} requests are running, the most allowed"
+        else:
+            return None
+        return _busy(text, slots.retry_after(method, now))
 
     def _finish(self, incoming: IncomingRequest, result: object = None, error: MethodError | None = None) -> bool:
         """End a request; tell whether a response is still to be sent."""

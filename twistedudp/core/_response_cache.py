@@ -141,6 +141,11 @@ class ResponseCache:
             self.strange_size += len(payload)
         return entry
 
+    def room_in(self, now: float) -> float:
+        """Return after how many seconds the oldest entry makes room, if nobody asks for it; 0 where there is none."""
+        oldest = next(iter(self._entries.values()), None)
+        return 0.0 if oldest is None else max(0.0, oldest.seen + self._max_age - now)
+
     def _expire(self, now: float) -> None:
         oldest = now - self._max_age
         while self._entries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ..address import LARGEST_PAYLOAD
@@ -11,6 +11,8 @@ from ._breaker import COOL_DOWN, THRESHOLD
 from ._round_trip import INTERNET
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._round_trip import RetransmissionPolicy
 
 __all__ = ["SAFE_PAYLOAD", "RequesterSettings", "ResponderSettings"]
@@ -80,14 +82,16 @@ class ResponderSettings:
     Attributes:
         max_request_size: Bytes of the largest request taken; larger ones are counted and dropped.
         max_response_size: Bytes of the largest response sent; the default is what one IPv4 datagram carries.
-        max_running: Requests that may be running at once; more are answered ``busy``. Each costs about 1 KiB and
-            whatever its method holds.
+        max_running: Requests that may be running at once; from then on methods that hold slots are refused, with the
+            answer ``busy``. Each costs about 1 KiB and whatever its method holds.
         idempotent: The names of the methods that may run twice; their responses are not kept.
         cache_entries: Requests whose responses are kept, so that a repeated request does not run again; where there is
             no room, requests are answered ``busy``.
         cache_size: Bytes of requests and responses kept from which on no new request is let in.
         cache_age: Seconds for which a response is kept after its request was last seen. A client sends its request
             again after at most 3 s (RFC 8085 section 3.1.3); this is room for nine such tries to be lost in a row.
+        method_slots: How many requests may be running of a method, by name, where that is not
+            :data:`~twistedudp.core._slots.METHOD_SLOTS`.
     """
 
     max_request_size: int = 8192
@@ -97,3 +101,4 @@ class ResponderSettings:
     cache_entries: int = 262144
     cache_size: int = 64 * 1024 * 1024
     cache_age: float = 30.0
+    method_slots: Mapping[str, int] = field(default_factory=dict)
