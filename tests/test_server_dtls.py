@@ -36,6 +36,7 @@ class FakeSessions:
     """
 
     payload_limit = 1163
+    proves_addresses = True
 
     def __init__(self, protocol: Any) -> None:
         self.numbers: dict[Address, int] = {}

@@ -111,11 +111,20 @@ class RPCServerProtocol(DatagramProtocol):
         idempotent = frozenset(name for name, served in self._table.items() if served.idempotent)
         _check_cache(cache_entries=cache_entries, cache_size=cache_size, cache_age=cache_age)
         slots = {name: served.max_running for name, served in self._table.items()}
-        sizes, kept = (max_request_size, max_response_size), (cache_entries, cache_size, cache_age)
         key = secrets.token_bytes(MIN_KEY_SIZE) if token_key is None else token_key
         budget = ReplyBudget(AddressTokens(key, wall_clock), trusts_loopback=trusts_loopback)
         self._responder = Responder(
-            ResponderSettings(*sizes, max_running, idempotent, *kept, slots), budget if prove_addresses else None
+            ResponderSettings(
+                max_request_size,
+                max_response_size,
+                max_running,
+                idempotent,
+                cache_entries,
+                cache_size,
+                cache_age,
+                slots,
+            ),
+            budget if prove_addresses else None,
         )
         self._staleness = None if max_wait is None else Staleness(max_wait)
         self._clock = clock
