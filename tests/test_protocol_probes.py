@@ -192,7 +192,7 @@ class AnswerTests(SimulatedTestCase):
             response = _msgpack.decode_untrusted(answer)
             assert isinstance(response, Response)
             self.assertIn("wrong_parameter", str(response.error))
-        self.assertEqual(len(self.protocol._probe_sessions), 0)
+        self.assertEqual(len(self.protocol._probes.sessions), 0)
 
     def test_changed_on_the_way(self) -> None:
         """Probes with changed bytes have one answer or none; none is larger than the probe unless it is an error."""
@@ -238,7 +238,7 @@ class AnswerTests(SimulatedTestCase):
 
     def test_evictions_are_counted(self) -> None:
         """Series that had to be forgotten are among the counters."""
-        self.protocol._probe_sessions = ProbeSessions(max_sessions=2)
+        self.protocol._probes.sessions = ProbeSessions(max_sessions=2)
         for session in range(5):
             self.told(wire_of(session=2**63 + session), 0)
         self.assertEqual(self.protocol.stats.probe_sessions_evicted, 3)

@@ -6,8 +6,7 @@ coroutine stays in the table until that fires, and holds one of the method's slo
 long in the socket, as far as the port tells when they arrived, are shed before anything else is done. Exceptions of
 methods go to the log with the method's name; the network learns no more than that the method failed.
 
-The answers to probes are made at the end of a batch, just before they leave: each tells when its request arrived, by
-the kernel if the port knows, and when the answer was made.
+The answers to probes are made at the end of a batch: see :mod:`twistedudp._probe_answers`.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ._address_tokens import MIN_KEY_SIZE, AddressTokens
+from ._probe_answers import ProbeAnswers
 from ._rate_limit import RateLimit
 from ._secure_peers import SecurePeers
 from .address import is_loopback
@@ -32,8 +32,7 @@ from .core import SAFE_PAYLOAD, ReplyBudget, Responder, ResponderSettings, Stale
 from .errors import MethodError
 from .messages import CODE_METHOD_FAILED, CODE_UNKNOWN_METHOD, TYPE_NOTIFICATION
 from .methods import calling_peer, method_table
-from .probing._answer import Probe, ProbeAnswer, encode_answer, is_answer
-from .probing._sessions import ProbeSessions
+from .probing._answer import Probe, is_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from .address import Address
     from .core import IncomingRequest, ResponderStats
     from .methods import Method, RPCMethods
-    from .probing._sessions import ProbeCounts
 
 __all__ = ["RPCServerProtocol"]
 
@@ -56,7 +54,7 @@ _NOTIFICATION: Final = bytes([0x93, TYPE_NOTIFICATION])  # how every encoder beg
 _MAX_SHOWN_NAME: Final = 64  # characters of an unknown method's name that are sent back
 
 
-class RPCServerProtocol(DatagramProtocol):
+class RPCServerProtocol(DatagramProtocol):  # budget: the parts of one server, at hand for each request
     """Serve an object's methods as MessagePack-RPC.
 
     Args:
@@ -123,14 +121,12 @@ class RPCServerProtocol(DatagramProtocol):
                 cache_size,
                 cache_age,
                 slots,
-            ),
+            ),  # fmt: skip
             budget if prove_addresses else None,
         )
         self._staleness = None if max_wait is None else Staleness(max_wait)
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._probe_sessions = ProbeSessions()
-        self._probed: list[tuple[IncomingRequest, bytes, Probe, ProbeCounts]] = []
+        self._clock, self._wall_clock = clock, wall_clock
+        self._probes = ProbeAnswers(self._responder, clock, wall_clock)
         self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
         self._failures: WeakKeyDictionary[Deferred[object], Failure] = WeakKeyDictionary()
         self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
@@ -143,7 +139,7 @@ class RPCServerProtocol(DatagramProtocol):
     def stats(self) -> ResponderStats:
         """The counters of requests, responses and rejected datagrams."""
         stats = self._responder.stats
-        stats.probe_sessions_evicted = self._probe_sessions.evicted
+        stats.probe_sessions_evicted = self._probes.sessions.evicted
         return stats
 
     @property
@@ -200,8 +196,8 @@ class RPCServerProtocol(DatagramProtocol):
                     run(incoming, datagram)
         finally:
             calling_peer.reset(outside)
-        if self._probed:
-            self._answer_probes(datagrams, times, now)
+        if self._probes.waiting:
+            self._probes.answer(datagrams, times, now)
         self._flush()
 
     def startProtocol(self) -> None:
@@ -315,38 +311,9 @@ class RPCServerProtocol(DatagramProtocol):
         elif isinstance(result, Deferred):
             self._wait(result, incoming, served)
         elif isinstance(result, Probe):
-            self._take_probe(incoming, datagram, result)
+            self._probes.take(incoming, datagram, result)
         else:
             self._responder.respond(incoming, result)
-
-    def _take_probe(self, incoming: IncomingRequest, datagram: bytes, probe: Probe) -> None:
-        """Count a probe, and leave its answer to the end of the batch, if it came in one."""
-        now = self._clock()
-        counts = self._probe_sessions.probe_received(incoming.peer, probe.session, probe.sequence, now=now)
-        if incoming.msgid is None:
-            now_ns = self._wall_clock()
-            answer = ProbeAnswer(probe.sequence, *counts, now_ns, now_ns)
-            self._responder.respond(incoming, answer.result(probe.padding))
-        else:
-            self._probed.append((incoming, datagram, probe, counts))
-
-    def _answer_probes(
-        self, datagrams: Sequence[tuple[bytes, Address]], arrival_times: Sequence[int], began: float
-    ) -> None:
-        """Answer the probes of a batch; where the port does not tell when they came, it was when the batch did."""
-        probed, self._probed = self._probed, []
-        departed_ns = self._wall_clock()
-        began_ns = departed_ns - round((self._clock() - began) * 1e9)
-        position = 0
-        for incoming, datagram, probe, counts in probed:
-            while datagrams[position][0] is not datagram:
-                position += 1
-            arrived_ns = arrival_times[position] if arrival_times else began_ns
-            position += 1
-            assert incoming.msgid is not None  # noqa: S101  # see _take_probe
-            answer = ProbeAnswer(probe.sequence, *counts, arrived_ns, departed_ns)
-            payload = encode_answer(incoming.msgid, answer, probe.padding, len(datagram))
-            self._responder.respond_encoded(incoming, payload)
 
     def _wait(self, deferred: Deferred[object], incoming: IncomingRequest, served: Method) -> None:
         """Answer when a method's Deferred fires; methods may return one Deferred for several requests."""
@@ -421,10 +388,7 @@ class RPCServerProtocol(DatagramProtocol):
             drained.callback(None)
 
     def _note_large(self, payload: bytes, peer: Address) -> None:
-        """Say that a response may be cut into fragments on its way, unless it does not leave this machine.
-
-        The size of the answer to a probe is the prober's choice, and nobody's who reads this server's log.
-        """
+        """Say that a response may be cut into fragments on its way, unless it stays here or its size is a prober's."""
         self._responder.stats.large += 1
         if not is_loopback(peer[0]) and not is_answer(payload) and self._large_limit.allowed():
             self._log.warn(

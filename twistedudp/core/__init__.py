@@ -18,7 +18,8 @@ from ._dispatch import FIRST_RETRY_SOCKET
 from ._msgids import KEY_SIZE, message_ids
 from ._pending import Kind, PendingRequest, RequesterStats
 from ._requester import Requester
-from ._responder import IncomingRequest, Responder, ResponderStats
+from ._responder import IncomingRequest, Responder
+from ._responder_stats import ResponderStats
 from ._round_trip import INTERNET, LAN, RetransmissionPolicy
 from ._servers import MAX_SERVERS, PeerStats
 from ._settings import SAFE_PAYLOAD, RequesterSettings, ResponderSettings

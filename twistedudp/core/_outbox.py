@@ -20,7 +20,8 @@ from ._amplification import ALLOWANCE, FACTOR, unproven_error
 if TYPE_CHECKING:
     from ..address import Address
     from ._amplification import ReplyBudget
-    from ._responder import IncomingRequest, ResponderStats
+    from ._responder import IncomingRequest
+    from ._responder_stats import ResponderStats
     from ._response_cache import ResponseCache
 
 __all__ = ["MAX_WAITING", "MAX_WAITING_HOSTS", "Outbox"]

@@ -15,14 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from .._msgpack import decode_untrusted, encode_notification, encode_request, peek_msgid_untrusted
 from .._scalars import scalar_response_untrusted
-from ..errors import (
-    DatagramTooLarge,
-    DecodeError,
-    ErrorReplyReceived,
-    PeerReflects,
-    RequestAborted,
-    TooManyRequests,
-)
+from ..errors import DatagramTooLarge, DecodeError, ErrorReplyReceived, PeerReflects, RequestAborted, TooManyRequests
 from ..messages import CODE_BUSY, CODE_UNPROVEN_ADDRESS, TYPE_RESPONSE, Request, Response
 from ._dispatch import Dispatch
 from ._echoes import EchoTable

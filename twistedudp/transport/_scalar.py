@@ -171,11 +171,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
         self._detour = bool(self._waiting) or self._connected is not None
 
     def send(self, datagram: bytes, addr: Address | None) -> None:
-        """Send one datagram at once.
-
-        Args:
-            datagram: The payload.
-            addr: The peer; may be None on a connected port.
+        """Send one datagram at once; the peer may be None on a connected port.
 
         Raises:
             twisted.internet.error.MessageLengthError: UDP cannot carry a datagram of this size.
@@ -210,11 +206,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
             stats.bytes_sent += len(datagram)
 
     def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
-        """Send several datagrams at once, in order.
-
-        Returns:
-            Those that the caller made wrong, with what :meth:`send` raised for each.
-        """
+        """Send several datagrams at once, in order; return those the caller made wrong, with what :meth:`send` raised."""
         refused: list[Refused] = []
         for datagram, addr in datagrams:
             try:
