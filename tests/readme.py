@@ -31,6 +31,8 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
+from tests.checkout import SCRIPTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -116,6 +118,7 @@ class Document:
         self._servers: list[_Server] = []
         self._folder = tempfile.TemporaryDirectory(prefix="twistedudp-test-")
         self._path = Path(self._folder.name)
+        (self._path / "scripts").symlink_to(SCRIPTS)  # for commands that begin with ./scripts/
 
     def __enter__(self) -> Self:
         return self

@@ -111,19 +111,10 @@ class RPCServerProtocol(DatagramProtocol):  # budget: the parts of one server, a
         slots = {name: served.max_running for name, served in self._table.items()}
         key = secrets.token_bytes(MIN_KEY_SIZE) if token_key is None else token_key
         budget = ReplyBudget(AddressTokens(key, wall_clock), trusts_loopback=trusts_loopback)
-        self._responder = Responder(
-            ResponderSettings(
-                max_request_size,
-                max_response_size,
-                max_running,
-                idempotent,
-                cache_entries,
-                cache_size,
-                cache_age,
-                slots,
-            ),  # fmt: skip
-            budget if prove_addresses else None,
+        settings = ResponderSettings(
+            max_request_size, max_response_size, max_running, idempotent, cache_entries, cache_size, cache_age, slots
         )
+        self._responder = Responder(settings, budget if prove_addresses else None)
         self._staleness = None if max_wait is None else Staleness(max_wait)
         self._clock, self._wall_clock = clock, wall_clock
         self._probes = ProbeAnswers(self._responder, clock, wall_clock)

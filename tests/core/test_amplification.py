@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -263,7 +263,7 @@ class ResponderCase(SynchronousTestCase):
         """Make one with the default settings."""
         self.make()
 
-    def make(self, **settings: int) -> None:
+    def make(self, **settings: Any) -> None:
         """Make one; the method ``look`` is idempotent."""
         self.budget = ReplyBudget(TOKENS)
         chosen = ResponderSettings(idempotent=frozenset({"look"}), **settings)

@@ -17,7 +17,7 @@ from tests.integration.openssl import GnuTLSClient, GnuTLSServer, OpenSSLClient,
 from tests.integration.sockets import RealTestCase
 from tests.integration.twistd import Directory, RunningTwistd
 from twistedudp import errors
-from twistedudp.dtls import DTLSContext
+from twistedudp.dtls import DTLSContext, DTLSLimits
 from twistedudp.echo import EchoProtocol
 from twistedudp.methods import RPCMethods, method
 from twistedudp.relay import UDPImpairmentService
@@ -254,7 +254,8 @@ class LossTests(RealTestCase):
     def relayed(self, serves: Any, folder: Path) -> Address:
         """Return the address of a relay that loses 30 % each way, before a server."""
         context = DTLSContext.server(folder / "server.pem", folder / "server-key.pem")
-        server = UDPServerService(self.reactor, 0, serves, dtls=context)
+        limits = DTLSLimits(half_open_per_host=64)  # behind the relay all clients are one host
+        server = UDPServerService(self.reactor, 0, serves, dtls=context, dtls_limits=limits)
         server.startService()
         self.addCleanup(server.stopService)
         assert server.address is not None

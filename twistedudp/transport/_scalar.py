@@ -206,7 +206,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
             stats.bytes_sent += len(datagram)
 
     def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> list[Refused]:
-        """Send several datagrams at once, in order; return those the caller made wrong, with what :meth:`send` raised."""
+        """Send several datagrams, in order; return those the caller made wrong, with what :meth:`send` raised."""
         refused: list[Refused] = []
         for datagram, addr in datagrams:
             try:
