@@ -190,7 +190,7 @@ class StarvationTests(SimulatedTestCase):
         """Start a server, and a client with jitter in which no call waits for the turn of another."""
         super().setUp()
         self.methods = Working(self.there)
-        self.protocol = self.serve_methods(self.methods, max_running=100)
+        self.protocol = self.serve_methods(self.methods, max_running=100, prove_addresses=False)
         self.crowd = self.client(window=4096, rng=random.Random(6))  # noqa: S311  # reproducible on purpose
 
     def test_own_slots(self) -> None:
@@ -262,7 +262,7 @@ class ErrorSizeTests(SimulatedTestCase):
         every: tuple[dict[str, Any], ...] = ({}, {"max_running": 1023}, {"cache_entries": 1})
         for options in every:
             methods = Working(self.there)
-            protocol = RPCServerProtocol(methods, clock=self.network.clock.seconds, **options)
+            protocol = RPCServerProtocol(methods, clock=self.network.clock.seconds, prove_addresses=False, **options)
             port: Any = BatchTransport()
             protocol.transport = port
             for at in range(5000):

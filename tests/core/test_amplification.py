@@ -396,10 +396,11 @@ class ExchangeTests(ResponderCase):
 
     def test_busy(self) -> None:
         """``busy`` counts too, but is not kept: after the proof the request is let in, if there is room then."""
-        self.make(max_running=1)
+        self.make(method_slots={"m": 1})
         self.responder.datagram_received(encode_request(1, "m", []), PEER, now=self.now)
         [first] = self.responder.events()
-        for request in (SHORT, encode_request(2, "look", [])):
+        self.responder.slots.hold(first, self.now)
+        for request in (SHORT, encode_request(2, "m", [])):
             self.responder.datagram_received(request, PEER, now=self.now)
         self.assertEqual(self.sent(), ["unproven_address"])
         self.assertEqual(self.responder.stats.withheld, 1)
@@ -407,7 +408,8 @@ class ExchangeTests(ResponderCase):
         self.assertEqual(self.take(), 0)
         self.assertEqual(self.sent(), ["busy"])
         self.responder.respond(first, None)
-        self.assertEqual((self.take(), self.take(encode_request(2, "look", []))), (1, 1))
+        self.responder.slots.release(first, self.now)
+        self.assertEqual((self.take(), self.take(encode_request(2, "m", []))), (1, 1))
 
     def test_idempotent(self) -> None:
         """That of an idempotent method is kept too, once, and only while half of the strangers' share is free."""
