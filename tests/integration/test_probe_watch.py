@@ -296,12 +296,13 @@ class LifeTests(SynchronousTestCase):
             socket.create_server(where).close()
 
     def test_daemon(self) -> None:
-        """In the background: it probes, SIGHUP reloads a file given by a relative path, SIGTERM leaves no pid file."""
-        with Directory() as directory, RunningTwistd() as server:
+        """In the background: it probes what a file given by a relative path names, and SIGTERM leaves no pid file."""
+        with Directory() as directory, RunningTwistd("--verbose") as server:
             directory.write("targets.toml", f'[targets]\nweb = "{format_address(server.address)}"\n')
             finished = run_twistd("udpprobe", "--targets", "targets.toml", "-i", "0.1", directory=directory.path)
             self.assertEqual((finished.returncode, finished.stdout, finished.stderr), (0, "", ""))
             pid = pid_in(directory.path)
+            server.wait_for("bytes from")  # until its reactor runs, a signal ends it by itself
             self.assertTrue(daemon_ended(pid))
             self.assertFalse((directory.path / "twistd.pid").exists())
             log = (directory.path / "twistd.log").read_text(encoding="utf-8")
