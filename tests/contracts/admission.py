@@ -188,8 +188,8 @@ class ForgetsTheRest(DatagramPort):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Forget them."""
-        assert self._options.admission is not None
-        self._options.admission._refusals.not_shown = 0
+        if self._options.admission is not None:
+            self._options.admission._refusals.not_shown = 0
         super().connectionLost(reason)
 
 
