@@ -23,6 +23,7 @@ from tests.integration.twistd import (
     RunningTwistd,
     daemon_ended,
     environment,
+    failed_daemon_ended,
     pid_in,
     run_twistd,
     started_address,
@@ -356,6 +357,7 @@ class UserTests(OperationTestCase):
             )
             self.assertEqual(finished.returncode, 1, finished.stderr)
             self.assertIn("--public: nobody says whether the protocol 'plain'", finished.stderr)
+            self.assertTrue(failed_daemon_ended(self.run_in))
             self.assertFalse((self.run_in / "twistd.pid").exists())
 
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import twistedudp
-from tests.integration.twistd import PATIENCE, Directory, RunningTwistd, daemon_ended, pid_in, run_twistd
+from tests.integration.twistd import (
+    PATIENCE,
+    Directory,
+    RunningTwistd,
+    daemon_ended,
+    failed_daemon_ended,
+    pid_in,
+    run_twistd,
+)
 from twistedudp import _msgpack
 from twistedudp.messages import Response
 
@@ -313,4 +321,5 @@ class PrivilegeTests(PluginTestCase):
         finished = self.run_to_end("--uid", str(NOBODY), "udpecho", "--protocol", "explodes", "--port", "0")
         self.assertEqual(finished.returncode, 1)
         self.assertIn("protocol 'explodes' failed", finished.stderr)
+        self.assertTrue(failed_daemon_ended(self.run_in))
         self.assertFalse((self.run_in / "twistd.pid").exists())

@@ -265,15 +265,35 @@ def pid_in(directory: Path) -> int:
     return int((directory / "twistd.pid").read_text(encoding="ascii"))
 
 
+def failed_daemon_ended(directory: Path) -> bool:
+    """Wait until a daemon whose start has failed is gone.
+
+    twistd tells its waiting parent of the failure first and removes the pid file after that, so whoever sees the
+    parent's exit status may still find the file.
+
+    Returns:
+        Whether it has ended within a minute; otherwise it was killed.
+    """
+    try:
+        return _ended(pid_in(directory))
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def daemon_ended(pid: int, by: signal.Signals = signal.SIGTERM) -> bool:
     """End a daemon, which is no child of this process, by a signal.
 
     Returns:
         Whether it has ended within a minute; otherwise it was killed.
     """
+    return _ended(pid, by)
+
+
+def _ended(pid: int, by: signal.Signals | None = None) -> bool:
     descriptor: Any = os.pidfd_open(pid)
     try:
-        os.kill(pid, by)
+        if by is not None:
+            os.kill(pid, by)
         ready, _, _ = select.select([descriptor], [], [], PATIENCE)
         if not ready:
             os.kill(pid, signal.SIGKILL)
