@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,7 +276,9 @@ class ServerTests(AddressProofCase):
 
     def test_shared_key(self) -> None:
         """Servers that share a key file know one another's tokens; one that has another key does not."""
-        path = Path(self.mktemp())
+        folder = tempfile.TemporaryDirectory()  # mktemp() leaves its files behind under pytest
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name, "key")
         path.write_bytes(KEY)
         path.chmod(0o600)
         hosts = "192.0.2.21", "192.0.2.22", "192.0.2.23"

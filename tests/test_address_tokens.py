@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -102,9 +103,15 @@ class TokenTests(SynchronousTestCase):
 class KeyFileTests(SynchronousTestCase):
     """The file with the secret."""
 
+    def setUp(self) -> None:
+        """Make a folder for them."""
+        folder = tempfile.TemporaryDirectory()  # mktemp() leaves its files behind under pytest
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
     def file(self, content: bytes = KEY, mode: int = 0o600) -> Path:
         """Return a file."""
-        path = Path(self.mktemp())
+        path = self.folder / f"key{mode}"
         path.write_bytes(content)
         path.chmod(mode)
         return path
@@ -125,11 +132,9 @@ class KeyFileTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """There is none, or it is no file."""
-        self.assertRefused(Path(self.mktemp()), r"cannot be read \(No such file or directory\)")
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        self.assertRefused(folder, "is no file")
-        pipe = Path(self.mktemp())
+        self.assertRefused(self.folder / "none", r"cannot be read \(No such file or directory\)")
+        self.assertRefused(self.folder, "is no file")
+        pipe = self.folder / "pipe"
         os.mkfifo(pipe, 0o600)
         self.assertRefused(pipe, "is no file")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import InvalidAddressError, MessageLengthError
@@ -262,7 +263,8 @@ class ReentryTests(MmsgCase):
                 gc.set_threshold(*thresholds)
                 over.append(True)
                 gc.collect()
-            self.assertTrue(len(fed) > 24, len(fed))
+            # Since Python 3.12 the collector waits for the interpreter's next look, and a turn has fewer of those.
+            self.assertGreater(len(fed), 24 if sys.version_info < (3, 12) else 8)
             self.serve(port, other)
             self.assertEqual([client.address for client in clients], peer.peers)
             self.assertEqual([b"%d" % client.address[1] for client in clients], peer.payloads)
