@@ -10,7 +10,11 @@ datagrams are *held* for a moment instead of answered. Whatever circulates is he
 nothing comes any more: the loop is dead, and the peer was recognised. A client that sends at its own pace goes on; one
 that waits for its answer asks again after its timeout: what comes later than a round trip takes clears the peer, all
 that was held is answered late, and it is left alone for a while. The worst that happens to a client that neither goes
-on nor asks again is that a window of answers is lost once.
+on nor asks again, or sends more at once than is held, is that a window of answers is lost once.
+
+What sets a loop going may be many datagrams, all different and large. So of the payloads of a candidate that says very
+much only a sample is remembered, chosen by the payload, so that what comes again is in it again; and what is too much
+to be held is dropped, since to answer it would keep the loop alive.
 
 Only a sample of the datagrams is looked at, so that a busy server does not notice; those of peers on trial are looked
 at one by one.
@@ -59,31 +63,51 @@ RECOGNISED_FOR: Final = 3600.0
 
 MAX_CANDIDATES: Final = 256
 MAX_PAYLOADS: Final = 64
-"""Different payloads that a peer may repeat and still be a candidate."""
+"""Payloads that are remembered of a candidate; where it says more, only every second is, every fourth, ..."""
+MAX_PASSED_OVER: Final = 64
+"""... and every 64th at least: whoever says more than some 4,096 different things is none, for four times fewer
+circulate."""
 MAX_TRIALS: Final = 16
 MAX_CLEARED: Final = 1024
-MAX_HELD: Final = 256
-"""Datagrams held of one peer; more than circulate at the rate limit within a quarter of a second."""
+MAX_HELD: Final = 1024
+"""Datagrams that come of one peer until it is cleared: twice as many as circulate at the usual rate limit within
+``ROUND_TRIP``."""
 MAX_HELD_BYTES: Final = 256 * 1024
+"""Of these, what is kept for a late answer; the rest is dropped."""
 
 
 class _Candidate:
     """A peer that may be repeating itself."""
 
-    __slots__ = ("payloads", "repeats", "seen", "since")
+    __slots__ = ("passed_over", "payloads", "repeats", "seen", "since")
 
     def __init__(self, now: float) -> None:
         self.since = self.seen = now
         self.repeats = 0
         self.payloads: set[int] = set()
+        self.passed_over = 0  # the bits that must be 0 in the hash of a payload that is remembered
+
+    def hears(self, payload: int) -> bool:
+        """Take the hash of a payload; tell whether it is a candidate still: it may say new things all the time."""
+        if payload & self.passed_over:
+            return True
+        if payload in self.payloads:
+            self.repeats += 1
+            return True
+        self.payloads.add(payload)
+        while len(self.payloads) > MAX_PAYLOADS and self.passed_over < MAX_PASSED_OVER:
+            self.passed_over = self.passed_over << 1 | 1
+            self.payloads = {known for known in self.payloads if not known & self.passed_over}
+        return self.passed_over < MAX_PASSED_OVER
 
 
 class _Trial:
     """A peer whose datagrams are held."""
 
-    __slots__ = ("held", "size", "until_round_trip", "until_silence")
+    __slots__ = ("came", "held", "size", "until_round_trip", "until_silence")
 
     def __init__(self, now: float) -> None:
+        self.came = 0
         self.held: list[tuple[bytes, Address]] = []
         self.size = 0
         self.until_round_trip = now + ROUND_TRIP
@@ -125,14 +149,9 @@ class ReflectorWatch:
             candidate = candidates[peer] = _Candidate(now)
         candidates.move_to_end(peer)
         candidate.seen = now
-        payload = hash(datagram)
-        if payload in candidate.payloads:
-            candidate.repeats += 1
-        elif len(candidate.payloads) >= MAX_PAYLOADS:  # it says something new all the time
+        if not candidate.hears(hash(datagram)):
             del candidates[peer]
             return False
-        else:
-            candidate.payloads.add(payload)
         if candidate.repeats < SUSPICIOUS_REPEATS or now - candidate.since < SUSPICIOUS_AGE:
             return False
         return self._try(peer, now)
@@ -140,10 +159,13 @@ class ReflectorWatch:
     def hold(self, datagram: bytes, peer: Address, now: float) -> Sequence[tuple[bytes, Address]]:
         """Take a datagram of a peer on trial; return what is to be answered: nothing, or all if that clears it."""
         trial = self.trials[peer]
-        trial.held.append((datagram, peer))
-        trial.size += len(datagram)
-        if now <= trial.until_round_trip and len(trial.held) <= MAX_HELD and trial.size <= MAX_HELD_BYTES:
+        trial.came += 1
+        if now <= trial.until_round_trip and trial.came <= MAX_HELD:
+            trial.size += len(datagram)
+            if trial.size <= MAX_HELD_BYTES:
+                trial.held.append((datagram, peer))
             return ()
+        trial.held.append((datagram, peer))
         del self.trials[peer]
         _remember(self._cleared, peer, now + CLEARED_FOR)
         return trial.held
