@@ -248,6 +248,21 @@ class BoundTests(SynchronousTestCase):
             self.assertEqual(len(watch.hold(payload, PEER, now)), most + 1)
             self.assertFalse(watch.trials)
 
+    def test_told(self) -> None:
+        """Whoever forges the sources of loops by the hundred makes no more than twenty lines a minute of log."""
+        watch = ReflectorWatch()
+        told = []
+        for number in range(0, 1200, 16):
+            now = number * 0.6  # 600 s for all
+            for turn in range(25):
+                for forged in range(number, number + 16):
+                    if ("192.0.2.1", forged) not in watch.trials:
+                        watch.look([(b"x", ("192.0.2.1", forged))], now + turn * 0.1)
+            told += [now for _, is_told in watch.deadline_reached(now + 9.0) if is_told]
+        self.assertGreater(len(told), 100)
+        for start in told:
+            self.assertLessEqual(sum(start <= when < start + 60 for when in told), 2 * _reflectors.MAX_TOLD)
+
     def test_new_payloads(self) -> None:
         """Who says something new each time is never put to the test, and little is remembered of it."""
         watch = ReflectorWatch()

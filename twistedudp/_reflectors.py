@@ -74,6 +74,8 @@ MAX_HELD: Final = 1024
 ``ROUND_TRIP``."""
 MAX_HELD_BYTES: Final = 256 * 1024
 """Of these, what is kept for a late answer; the rest is dropped."""
+MAX_TOLD: Final = 20
+"""Reflectors told of in a minute, as of all refusals: which peers there seem to be is a forger's choice."""
 
 
 class _Candidate:
@@ -122,12 +124,14 @@ class ReflectorWatch:
         next_look: Before this time, in seconds, nothing but peers on trial need be looked at.
     """
 
-    __slots__ = ("_candidates", "_cleared", "_looks", "_recognised", "next_look", "trials")
+    __slots__ = ("_candidates", "_cleared", "_looks", "_recognised", "_told", "_told_until", "next_look", "trials")
 
     def __init__(self) -> None:
         self.trials: OrderedDict[Address, _Trial] = OrderedDict()
         self.next_look = 0.0
         self._looks = 0
+        self._told = 0
+        self._told_until = 0.0
         self._candidates: OrderedDict[Address, _Candidate] = OrderedDict()
         self._cleared: OrderedDict[Address, float] = OrderedDict()
         self._recognised: OrderedDict[Address, float] = OrderedDict()
@@ -171,9 +175,9 @@ class ReflectorWatch:
         return trial.held
 
     def deadline_reached(self, now: float) -> list[tuple[Address, bool]]:
-        """End the trials whose time has come; return the reflectors, and whether each is recognised for the first time.
+        """End the trials whose time has come; return the reflectors, and whether each is to be told of.
 
-        One that was recognised lately, and was set upon us once more, is not new.
+        One that was recognised lately, and was set upon us once more, is not, nor is one of very many.
         """
         found = []
         while self.trials:
@@ -181,9 +185,15 @@ class ReflectorWatch:
             if trial.until_silence > now:
                 break
             del self.trials[peer]
-            found.append((peer, now >= self._recognised.get(peer, now)))
+            found.append((peer, now >= self._recognised.get(peer, now) and self._may_tell(now)))
             _remember(self._recognised, peer, now + RECOGNISED_FOR)
         return found
+
+    def _may_tell(self, now: float) -> bool:
+        if now >= self._told_until:
+            self._told, self._told_until = 0, now + 60.0
+        self._told += 1
+        return self._told <= MAX_TOLD
 
     def _try(self, peer: Address, now: float) -> bool:
         """Put a peer to the test, unless it has passed lately or there are too many already."""
