@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import socket
+import struct
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +14,8 @@ from twisted.trial.unittest import SkipTest
 from tests.integration.addresses import add_addresses
 from tests.integration.netns import Wire, missing_for_namespaces
 from tests.integration.reactors import IPV4, BatchPeer, Peer, PortCase, echo, variants
+from twistedudp.echo import EchoProtocol
+from twistedudp.transport._kernel import IP_RECVTTL, IPV6_RECVHOPLIMIT, SO_RCVBUFFORCE
 from twistedudp.transport._waiting import MAX_SEND_QUEUE, MAX_SEND_QUEUE_SIZE
 
 SIZE = 1000
@@ -23,6 +28,12 @@ RATE = "40mbit"
 """At it a thousand datagrams take 0.2 s."""
 
 LARGE = 60_000
+
+HOP_OPTIONS = (
+    (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, IPV6_RECVHOPLIMIT),
+    (socket.IPPROTO_IP, socket.IP_TTL, IP_RECVTTL),
+)
+"""How hop limits are set and told, in IPv6 and in IPv4."""
 
 
 def numbered(number: int, size: int = SIZE) -> bytes:
@@ -146,6 +157,25 @@ class Full(PortCase):
         self.assertEqual((stats.datagrams_received, stats.datagrams_sent), (BELOW_BOUND, BELOW_BOUND))
         self.assertGreater(stats.send_waited, 0)
         self.assert_quiet(serving)
+
+    def test_hops(self) -> None:
+        """Answers that wait keep the hop limits that their questions gave them, whatever the peer sends meanwhile."""
+        with self.wire.there.entered():
+            serving = self.listen(EchoProtocol(), self.there, answer_hops=True)
+        with self.wire.here.entered():
+            asking = self.plain(self.here)
+        self.wire.here.run("tc", "qdisc", "del", "dev", "veth0", "root")
+        level, limit, told = HOP_OPTIONS[self.family is IPV4]
+        asking.setsockopt(level, told, 1)
+        asking.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 * 1024 * 1024)
+        for number in range(400):
+            asking.setsockopt(level, limit, 1 if number % 2 else 12)
+            asking.sendto(numbered(number), (self.there, serving.getHost().port))
+        self.wait(lambda: serving.stats.datagrams_sent == 200, lambda: serving.stats)
+        self.assertEqual((serving.stats.hops_exhausted, serving.stats.send_errors), (200, {}))
+        self.assertGreater(serving.stats.send_waited, 0)
+        hops = Counter(struct.unpack("=i", asking.recvmsg(SIZE, 128)[1][0][2])[0] for _ in range(200))
+        self.assertEqual(hops, {11: 200})
 
     def test_replies(self) -> None:
         """Answers wait in order, also those of several batches."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import InvalidAddressError, MessageLengthError
@@ -175,6 +176,15 @@ class WildcardTests(ScalarTestCase):
         self.backend.send(b"2", PEER)
         self.assertEqual([(b"1", [], PEER), (b"2", [], PEER)], self.handle.sent)
         self.assertEqual((2, {}), (self.stats.datagrams_sent, self.stats.send_errors))
+
+    def test_asked_address_is_gone_with_hops(self) -> None:
+        """The answer has the hop limit of its question all the same: it may be part of a loop."""
+        self.backend._routes.take_hops()
+        told = (socket.IPPROTO_IP, _kernel.IP_TTL, struct.pack("=i", 9))
+        self.turn((b"x", [pktinfo("192.0.2.1"), told], PEER))
+        self.handle.outcomes = [os_error(errno.EINVAL)]
+        self.backend.send(b"1", PEER)
+        self.assertEqual([(b"1", [_kernel.hop_option(8, ipv6=False)], PEER)], self.handle.sent)
 
     def test_pending_error(self) -> None:
         """The second try after another's error leaves from the address that was asked as well."""

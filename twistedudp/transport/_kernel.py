@@ -46,6 +46,7 @@ __all__ = [
     "QueuedError",
     "ReturnPath",
     "hop_option",
+    "hops_alone",
     "parse_arrival_time",
     "parse_counter",
     "parse_drops",
@@ -178,6 +179,11 @@ def hop_option(hops: int, *, ipv6: bool) -> tuple[int, int, bytes]:
     if ipv6:
         return socket.IPPROTO_IPV6, IPV6_HOPLIMIT, _HOPS.pack(hops)
     return socket.IPPROTO_IP, IP_TTL, _HOPS.pack(hops)
+
+
+def hops_alone(ancillary: Ancillary) -> Ancillary:
+    """Return of the control messages of an answer those that do not name the address to send from."""
+    return [message for message in ancillary if message[1] in (IP_TTL, IPV6_HOPLIMIT)]
 
 
 def parse_return_path(asked: bytes) -> ReturnPath:

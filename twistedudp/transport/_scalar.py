@@ -20,7 +20,7 @@ from ._addresses import peer_of
 from ._arguments import CALLERS_ERRORS, check_peer
 from ._errors import invalid_address
 from ._faults import SendFaults
-from ._kernel import HOPS_EXHAUSTED
+from ._kernel import HOPS_EXHAUSTED, hops_alone
 from ._unreachable import ERRORS_PER_DRAIN
 from ._waiting import WOULD_BLOCK, WaitingDatagrams
 
@@ -352,7 +352,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
         if error.errno == errno.EINVAL and back and sockaddr is not None:
             # The address that the peer asked may be gone from this host by now.
             self._routes.forget(peer_of(sockaddr) if addr is None else addr)
-            return self._try(datagram, sockaddr, [])
+            return self._try(datagram, sockaddr, hops_alone(back))
         remaining: OSError | None = error
         cleared = 0
         for _ in range(TRIES_PAST_ERRORS):

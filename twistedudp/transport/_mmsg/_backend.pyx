@@ -184,7 +184,7 @@ cdef class MmsgBackend(Reader):
         elif peer.port_zero and peer.turn == self.batch:
             self.stats.count_send_error(EINVAL)  # anybody can send from port 0: no mistake of the protocol's
         elif self.slow._waiting:
-            self.slow._waiting.put(datagram, self._way(peer, path_bytes(&peer.path)))
+            self.slow._waiting.put(datagram, self._way(peer, path_bytes(&peer.path), peer.path.hops))
         else:
             self._send_alone(datagram, peer)
         self.blocked = bool(self.slow._waiting)
@@ -195,40 +195,40 @@ cdef class MmsgBackend(Reader):
         cdef int number = self.outgoing.send_now(PyBytes_AS_STRING(datagram), PyBytes_GET_SIZE(datagram), peer)
         self.publish()
         if number:
-            self._judge(datagram, peer, path_bytes(&peer.path), number)
+            self._judge(datagram, peer, path_bytes(&peer.path), peer.path.hops, number)
         return 0
 
-    def _send_failed(self, bytes datagram, Peer peer, bytes path, int number):
+    def _send_failed(self, bytes datagram, Peer peer, bytes path, int hops, int number):
         """Deal with a queued datagram that the kernel did not take: nobody is left to raise an error to.
 
         Returns:
             Whether datagrams wait for room in the send buffer now.
         """
         try:
-            self._judge(datagram, peer, path, number)
+            self._judge(datagram, peer, path, hops, number)
         except (OSError, MessageLengthError) as error:
             self.stats.count_send_error(getattr(error, "errno", None) or number)
         return self.blocked
 
-    cdef int _judge(self, bytes datagram, Peer peer, bytes path, int number) except -1:
+    cdef int _judge(self, bytes datagram, Peer peer, bytes path, int hops, int number) except -1:
         """Have the other backend decide what an error means; raises what the caller did wrong."""
         if number == EINVAL:
             peer.path.size = 0  # the address that was asked may be gone from this host
-        self.slow._send_failed(OSError(number, os.strerror(number)), datagram, peer.addr, self._way(peer, path))
+        self.slow._send_failed(OSError(number, os.strerror(number)), datagram, peer.addr, self._way(peer, path, hops))
         self.blocked = bool(self.slow._waiting)
         return 0
 
-    cdef tuple _way(self, Peer peer, bytes path):
-        """Return where a datagram goes as Python's ``sendmsg`` takes it."""
+    cdef tuple _way(self, Peer peer, bytes path, int hops):
+        """Return where a datagram goes as Python's ``sendmsg`` takes it; the peer's own path may be another by now."""
         if not peer.sockaddr_size:
             return None, []
         sockaddr = kernel_address(peer)
-        hops = hop_messages(&peer.path)
+        limited = hop_messages(hops)
         if not path:
-            return sockaddr, hops
+            return sockaddr, limited
         if len(path) == IN_PKTINFO_SIZE:
-            return sockaddr, [(socket.IPPROTO_IP, _kernel.IP_PKTINFO, path), *hops]
-        return sockaddr, [(socket.IPPROTO_IPV6, _kernel.IPV6_PKTINFO, path), *hops]
+            return sockaddr, [(socket.IPPROTO_IP, _kernel.IP_PKTINFO, path), *limited]
+        return sockaddr, [(socket.IPPROTO_IPV6, _kernel.IPV6_PKTINFO, path), *limited]
 
     cdef bint _discovers_mtu(self) except -1:
         """Tell whether the socket refuses what exceeds the path's MTU; looked up once a batch, for large datagrams."""

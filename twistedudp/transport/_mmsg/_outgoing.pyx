@@ -102,8 +102,9 @@ cdef class Outgoing:
 
     Args:
         descriptor: The socket's.
-        failed: Called with a datagram, its :class:`Peer`, the path it was to take and the ``errno``, for each that the
-            kernel did not take, in order. Returns whether datagrams wait for room in the send buffer now.
+        failed: Called with a datagram, its :class:`Peer`, the path it was to take, the ``hops`` of that and the
+            ``errno``, for each that the kernel did not take, in order. Returns whether datagrams wait for room in the
+            send buffer now.
 
     Attributes:
         count: Datagrams that wait for :meth:`flush`.
@@ -306,7 +307,7 @@ cdef class Outgoing:
     cdef int _give_up_one(self, Run *run, int entry, int number) except -1:
         """Hand over one datagram; return whether it, and so all after it, must wait for room."""
         cdef bint waits = self._failed(
-            <bytes>self.entries[entry].datagram, <Peer>run.peer, path_bytes(&run.path), number
+            <bytes>self.entries[entry].datagram, <Peer>run.peer, path_bytes(&run.path), run.path.hops, number
         )
         return waits
 

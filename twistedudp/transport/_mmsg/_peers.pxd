@@ -46,6 +46,6 @@ cdef class PeerTable:
 
 cdef bint same_path(const Path *one, const Path *other) noexcept nogil
 cdef bytes path_bytes(const Path *path)
-cdef list hop_messages(const Path *path)
+cdef list hop_messages(int hops)
 cdef tuple kernel_address(Peer peer)
 cdef Peer connected_peer(tuple addr)

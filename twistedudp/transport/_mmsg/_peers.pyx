@@ -74,11 +74,11 @@ cdef bytes path_bytes(const Path *path):
     return PyBytes_FromStringAndSize(<const char *>path.data, path.size)
 
 
-cdef list hop_messages(const Path *path):
-    """Return the control message that sets a path's hop limit, as Python's ``sendmsg`` takes it; none if it has none."""
-    if not path.hops:
+cdef list hop_messages(int hops):
+    """Return the control message that sets a path's ``hops``, as Python's ``sendmsg`` takes it; none if it has none."""
+    if not hops:
         return []
-    return [_kernel.hop_option((path.hops & ~HOPS_IPV6) - 1, ipv6=bool(path.hops & HOPS_IPV6))]
+    return [_kernel.hop_option((hops & ~HOPS_IPV6) - 1, ipv6=bool(hops & HOPS_IPV6))]
 
 
 cdef class Peer:
