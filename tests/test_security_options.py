@@ -292,7 +292,7 @@ class PublicTests(SecurityOptionsTestCase):
     def test_fine(self) -> None:
         """The defaults are safe, and so are limits that limit."""
         self.parse(*PUBLIC)
-        self.parse(*PUBLIC, "--rate", "5", "--trust", "10.0.0.0/8", "--total-rate", "0.5")
+        self.parse(*PUBLIC, "--rate", "5", "--trust", "10.0.0.0/8,2001:db8::/32", "--total-rate", "0.5")
 
     def test_loopback(self) -> None:
         """On loopback nothing is refused."""
@@ -309,12 +309,15 @@ class PublicTests(SecurityOptionsTestCase):
             (("--log-only",), "--public: --log-only refuses nothing; leave it out"),
             (("--trust", "0.0.0.0/0"), "--public: --trust 0.0.0.0/0 lets everybody send without a limit; write your"),
             (("--trust", "10.0.0.0/8,::/0"), "--public: --trust ::/0 lets everybody"),
+            (("--trust", "::ffff:0.0.0.0/96"), "--public: --trust 0.0.0.0/0 lets everybody"),
+            (("--trust", "0.0.0.0/1", "--trust", "128.0.0.0/1"), "--public: --trust 0.0.0.0/0 lets everybody"),
+            (("--trust", "2000::/3"), "--public: --trust 2000::/3 lets everybody"),
             (("--answer-privileged-ports",), "--public: --answer-privileged-ports lets servers that echo answer"),
             (("--protocol", "loud"), "--public: the protocol 'loud' may send more than three times the bytes"),
         ):
             self.assertIn(expected, self.refused(*PUBLIC, *arguments))
             self.parse("--interface", "192.0.2.1", *arguments)  # without --public it is the operator's own decision
-        self.assertEqual(len(self.asked), 8)
+        self.assertEqual(len(self.asked), 11)
 
     def test_wrong_number(self) -> None:
         """A number that is none is told as such."""

@@ -224,10 +224,13 @@ class SecurityOptions(ServiceOptions):
             raise usage.UsageError(
                 "--public: --log-only refuses nothing; leave it out once the log shows nobody who is to be served"
             )
-        for network in self.networks["trust"]:
-            if not network.prefixlen:
+        if self.networks["trust"]:
+            from .admission import covering  # noqa: PLC0415  # only for who trusts a network, for the start is timed
+
+            everybody = covering(tuple(self.networks["trust"]))
+            if everybody is not None:
                 raise usage.UsageError(
-                    f"--public: --trust {network} lets everybody send without a limit; write your own networks"
+                    f"--public: --trust {everybody} lets everybody send without a limit; write your own networks"
                 )
         if self.get("answer-privileged-ports"):
             raise usage.UsageError(

@@ -9,7 +9,7 @@ fixed size, since source addresses are easily forged. The compiled backend of po
 from __future__ import annotations
 
 from ._admission import Admission, Refusals
-from ._policy import AdmissionPolicy, PolicyError, parse_network
+from ._policy import AdmissionPolicy, PolicyError, covering, parse_network
 from ._stats import REASONS, AdmissionStats
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "AdmissionStats",
     "PolicyError",
     "Refusals",
+    "covering",
     "parse_network",
 ]

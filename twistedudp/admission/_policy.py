@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import LocalError
@@ -23,6 +23,7 @@ __all__ = [
     "Limits",
     "Networks",
     "PolicyError",
+    "covering",
     "parse_network",
 ]
 
@@ -41,6 +42,7 @@ LARGEST_FACTOR: Final = 65536.0
 _SECOND: Final = 1_000_000_000  # in nanoseconds
 _MAPPED_BITS: Final = 96  # of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
+_GIVEN_OUT: Final = IPv6Network("2000::/3")
 
 
 class PolicyError(LocalError, ValueError):
@@ -160,6 +162,22 @@ def parse_network(text: str) -> Network:
         except ValueError:
             raise ValueError(problem) from None
         raise ValueError(f"{text!r} is a host with the prefix of a network; write {meant}") from None
+
+
+def covering(networks: tuple[Network, ...]) -> Network | None:
+    """Return the network that some networks make up which is everybody of an IP version, None if they do not.
+
+    Everybody of IPv6 has an address of 2000::/3: no others are given out (RFC 4291 section 2.4).
+    """
+    known = [_unmapped(each) for each in networks]
+    together: list[Network] = [
+        *collapse_addresses(each for each in known if isinstance(each, IPv4Network)),
+        *collapse_addresses(each for each in known if isinstance(each, IPv6Network)),
+    ]
+    for network in together:
+        if not network.prefixlen or (isinstance(network, IPv6Network) and network.supernet_of(_GIVEN_OUT)):
+            return network
+    return None
 
 
 def _check_rate(name: str, value: Any) -> None:
