@@ -312,12 +312,13 @@ class PublicTests(SecurityOptionsTestCase):
             (("--trust", "::ffff:0.0.0.0/96"), "--public: --trust 0.0.0.0/0 lets everybody"),
             (("--trust", "0.0.0.0/1", "--trust", "128.0.0.0/1"), "--public: --trust 0.0.0.0/0 lets everybody"),
             (("--trust", "2000::/3"), "--public: --trust 2000::/3 lets everybody"),
+            (("--verbose",), "--public: --verbose logs each datagram, and so lets anybody fill the disk; leave it out"),
             (("--answer-privileged-ports",), "--public: --answer-privileged-ports lets servers that echo answer"),
             (("--protocol", "loud"), "--public: the protocol 'loud' may send more than three times the bytes"),
         ):
             self.assertIn(expected, self.refused(*PUBLIC, *arguments))
             self.parse("--interface", "192.0.2.1", *arguments)  # without --public it is the operator's own decision
-        self.assertEqual(len(self.asked), 11)
+        self.assertEqual(len(self.asked), 12)
 
     def test_wrong_number(self) -> None:
         """A number that is none is told as such."""

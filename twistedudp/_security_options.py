@@ -209,7 +209,7 @@ class SecurityOptions(ServiceOptions):
         )
 
     def _check_public(self) -> None:
-        """Refuse the limits that are none, and what would let servers answer one another.
+        """Refuse the limits that are none, and what would let servers answer one another, or anybody write the log.
 
         Raises:
             UsageError: One of them.
@@ -232,6 +232,10 @@ class SecurityOptions(ServiceOptions):
                 raise usage.UsageError(
                     f"--public: --trust {everybody} lets everybody send without a limit; write your own networks"
                 )
+        if self.get("verbose"):
+            raise usage.UsageError(
+                "--public: --verbose logs each datagram, and so lets anybody fill the disk; leave it out"
+            )
         if self.get("answer-privileged-ports"):
             raise usage.UsageError(
                 "--public: --answer-privileged-ports lets servers that echo answer one another; leave it out"
