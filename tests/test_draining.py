@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import LogLevel, capturedLogs
 
-from tests.simulation import CLIENT, PORT, SERVER, Peer, SimulatedTestCase
+from tests.simulation import CLIENT, DELAY, PORT, SERVER, Peer, SimulatedTestCase
 from twistedudp import UDPServerService, _msgpack
+from twistedudp.core._outbox import MAX_OWED
 from twistedudp.echo import EchoProtocol
 from twistedudp.errors import ErrorReplyReceived, MethodError
 from twistedudp.messages import Response
@@ -47,6 +48,12 @@ class Methods(RPCMethods):
         """Return at once."""
         self.ran += 1
         return value
+
+    @method
+    def say(self, value: object = None) -> str:
+        """Return much."""
+        self.ran += 1
+        return "x" * 1000
 
     @method
     def notice(self) -> None:
@@ -208,6 +215,46 @@ class DrainTests(DrainingTestCase):
         self.assertNoResult(stopped)
         self.send(requests[told.msgid - 1])
         self.assertEqual(self.replies(), ["x" * 1000])
+        self.check_stopped(stopped)
+
+    def test_withheld_before(self) -> None:
+        """So does who was told to just before the drain began; the method has run, and must not be run by another."""
+        call = self.caller.call("say", timeout=60.0)
+        self.advance(1.5 * DELAY)
+        stopped = self.service.drain(60.0)
+        self.assertNoResult(stopped)
+        self.advance()
+        self.assertEqual(self.result(call), "x" * 1000)
+        self.assertEqual((self.methods.ran, self.protocol.stats.proofs), (1, 1))
+        self.check_stopped(stopped)
+
+    def test_withheld_just_before(self) -> None:
+        """So does who was told to when its method had run for so long that nothing else came meanwhile."""
+        request = _msgpack.encode_request(1, "wait", [])
+        self.send(request)
+        self.advance(10.0)
+        self.methods.waiting[0].callback("x" * 1000)
+        stopped = self.service.drain(60.0)
+        self.advance()
+        (told,) = self.plain.messages
+        assert isinstance(told, Response)
+        error: Any = told.error
+        self.replies()
+        self.assertNoResult(stopped)
+        self.send(_msgpack.encode_notification("rpc.prove", [error["data"]]))
+        self.send(request)
+        self.assertEqual(self.replies(), ["x" * 1000])
+        self.check_stopped(stopped)
+
+    def test_withheld_long_before(self) -> None:
+        """Who was told to and has not come by then does not hold the stop up, however many there are."""
+        for number in range(2 * MAX_OWED):
+            self.send(_msgpack.encode_request(number, "say", ["x" * 40]))
+        self.assertEqual(set(self.replies()), {"unproven_address"})
+        self.assertEqual(len(self.protocol._responder._outbox.owed), MAX_OWED)
+        self.advance(2.0)
+        stopped = self.service.drain(60.0)
+        self.advance()
         self.check_stopped(stopped)
 
     def test_forged_address(self) -> None:

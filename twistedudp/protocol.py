@@ -265,10 +265,10 @@ class RPCServerProtocol(DatagramProtocol):  # budget: the parts of one server, a
         What runs is answered, and a request that is repeated gets the response that is kept for it.
 
         Returns:
-            A Deferred that fires with None when nothing runs any more, and whoever had to prove its address before its
-            response could be sent has done so.
+            A Deferred that fires with None when nothing runs any more, and whoever had to prove its address for its
+            response, and was told so from a second before on, has done so.
         """
-        self._responder.drain()
+        self._responder.drain(now=self._clock())
         self._drained = Deferred()
         drained = self._drained
         self._flush()
@@ -322,6 +322,7 @@ class RPCServerProtocol(DatagramProtocol):  # budget: the parts of one server, a
 
         def fired(result: object) -> object:
             now = self._clock()
+            self._responder.time_passes(now)
             for request, method in self._unfinished.pop(deferred):
                 slots.release(request, now)
                 if isinstance(result, Failure):

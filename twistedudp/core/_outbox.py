@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._responder_stats import ResponderStats
     from ._response_cache import ResponseCache
 
-__all__ = ["MAX_WAITING", "MAX_WAITING_HOSTS", "Outbox"]
+__all__ = ["MAX_OWED", "MAX_WAITING", "MAX_WAITING_HOSTS", "PROOF_TIME", "Outbox"]
 
 MAX_WAITING: Final = 16
 """Responses to one host that leave when its proof has come; four times the window that our clients begin with."""
@@ -32,6 +32,13 @@ MAX_WAITING: Final = 16
 MAX_WAITING_HOSTS: Final = 4096
 """Hosts of which it is known which responses wait, not the responses themselves: 8 MiB. The oldest makes room; who is
 forgotten has to ask again."""
+
+MAX_OWED: Final = 256
+"""Kept responses that a server goes on waiting with when it begins to stop: the latest."""
+
+PROOF_TIME: Final = 1.0
+"""Seconds that a client takes to prove its address at most: a round trip. Who has not come by then is none, or has lost
+a datagram."""
 
 
 class Outbox:
@@ -46,8 +53,8 @@ class Outbox:
         budget: It; the owner may set it to ``None`` when it learns that nobody can forge an address.
         closing: Whether the server stops: short errors then have the allowance of ``unproven_address``.
         datagrams: What is to be sent, in order, with its peers; the owner takes it.
-        owed: The requests, each with its peer, whose responses were kept while the server was closing and not sent
-            since. No more than ran when that began.
+        owed: The requests, each with its peer, whose responses were kept and not sent since, with when that was, in
+            order: the last ``MAX_OWED`` of them, and while the server is closing all that ran when that began.
     """
 
     __slots__ = ("_cache", "_stats", "_waiting", "budget", "closing", "datagrams", "owed")
@@ -56,7 +63,7 @@ class Outbox:
         self.budget = budget
         self.closing = False
         self.datagrams: list[tuple[bytes, Address]] = []
-        self.owed: set[tuple[bytes, Address]] = set()
+        self.owed: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
         self._stats = stats
         self._cache = cache
         self._waiting: OrderedDict[str, dict[tuple[Address, bytes], None]] = OrderedDict()
@@ -69,8 +76,7 @@ class Outbox:
         if budget is None or (len(payload) <= FACTOR * len(incoming.payload) and not budget.debts):  # as usual
             self.datagrams.append((payload, incoming.peer))
         elif not self.post(payload, incoming.peer, incoming.payload) and incoming.done:
-            if self.closing:
-                self.owed.add((incoming.payload, incoming.peer))
+            self._owe(incoming.payload, incoming.peer, budget.now)
             if incoming.cached is None:  # that of an idempotent method is kept as well, as far as there is room
                 self._cache.keep(incoming.payload, incoming.peer, payload, budget.now)
 
@@ -101,6 +107,12 @@ class Outbox:
             self.ask_for_proof(msgid, peer, request)
         return False
 
+    def close(self, now: float) -> None:
+        """Learn that the server begins to stop: what was kept long ago is owed to nobody."""
+        self.closing = True
+        while self.owed and next(iter(self.owed.values())) + PROOF_TIME < now:
+            self.owed.popitem(last=False)
+
     def is_stranger(self, peer: Address) -> bool:
         """Tell whether an address may have been forged."""
         return self.budget is not None and not self.budget.is_proven(peer[0])
@@ -126,7 +138,13 @@ class Outbox:
     def _send(self, payload: bytes, peer: Address, request: bytes) -> None:
         self.datagrams.append((payload, peer))
         if self.owed:
-            self.owed.discard((request, peer))
+            self.owed.pop((request, peer), None)
+
+    def _owe(self, request: bytes, peer: Address, now: float) -> None:
+        if not self.closing and len(self.owed) >= MAX_OWED:
+            self.owed.popitem(last=False)
+        self.owed[request, peer] = now
+        self.owed.move_to_end((request, peer))
 
     def _wait(self, peer: Address, request: bytes) -> None:
         """Remember which request was not answered at all, until its host has proved its address."""

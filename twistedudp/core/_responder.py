@@ -270,16 +270,21 @@ class Responder:
         elif self._finish(incoming):
             self._send_error(incoming, code, message, data)
 
-    def drain(self) -> None:
+    def drain(self, *, now: float) -> None:
         """Let nothing new in until :meth:`close`; what runs is answered, and what repeats gets its kept response."""
         self._max_running = _DRAINING
-        self._outbox.closing = True
+        self._outbox.close(now)
         self._draining = {(incoming.peer[0], incoming.msgid): incoming for incoming in self._running}
 
     @property
     def is_drained(self) -> bool:
         """Whether nothing runs, and all have their responses but who could be somebody else."""
         return not self._running and not self._outbox.owed
+
+    def time_passes(self, now: float) -> None:
+        """Learn the time of the responses to come, where no datagram has brought it."""
+        if self._outbox.budget is not None:
+            self._outbox.budget.now = now
 
     def limit_responses(self, size: int) -> None:
         """Learn that the transport carries so many bytes in a datagram at most."""
