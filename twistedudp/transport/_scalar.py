@@ -14,8 +14,6 @@ import errno
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from twisted.logger import Logger
-
 from ._addresses import peer_of
 from ._arguments import CALLERS_ERRORS, check_peer
 from ._errors import invalid_address
@@ -58,8 +56,6 @@ Refused: TypeAlias = "tuple[bytes, Address, Exception]"
 """A datagram that cannot be sent, where it was to go, and what is wrong with it."""
 
 _Way: TypeAlias = "tuple[SockAddr | None, Ancillary]"  # None: the peer of a connected socket
-
-_log = Logger(namespace="twistedudp.transport")
 
 
 def _watch_nothing(_wanted: bool) -> None:  # as PortSocket has it
@@ -271,8 +267,7 @@ class ScalarBackend:  # budget: four of them are copies of what the port's parts
         self._peer = _NOBODY if peer is None else peer
 
     def _callback_failed(self) -> None:
-        self._stats.callback_errors += 1
-        _log.failure("the protocol failed on a datagram")
+        self._reports.failures.caught("the protocol failed on a datagram")
 
     def _receive_failed(self, error: OSError) -> None:
         """Deal with an error that came instead of a datagram: what it is about stands in the error queue."""

@@ -57,7 +57,7 @@ class DatagramStats:
     path_mtu_reports: int = 0
     """ICMP messages about a smaller path MTU; the kernel fragments accordingly from then on."""
     callback_errors: int = 0
-    """Exceptions that the protocol's callbacks let out; each is in the log."""
+    """Exceptions that the protocol's callbacks let out; ten in a second are in the log."""
     written_after_stop: int = 0
     """Datagrams written to the port when it was closed already; they went nowhere."""
     hops_exhausted: int = 0

@@ -14,12 +14,11 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.logger import Logger
-
 from ..address import canonical
 from ..interfaces import Unreachable
 from . import _kernel
 from ._addresses import TwoGenerations, peer_of
+from ._failures import CallbackFailures
 
 if TYPE_CHECKING:
     import socket
@@ -53,8 +52,6 @@ _LEAST_MTU_IPV6: Final = 1280  # RFC 8200 section 5: every link carries as much
 _QUOTED_SIZE: Final = 2048  # routers quote 576 bytes (RFC 1812 section 4.3.2.3), IPv6 ones 1,280 (RFC 4443 section 2.4)
 _ANCILLARY_SIZE: Final = 512  # the error with its reporter takes 64 bytes, the packet information 40 more
 
-_log = Logger(namespace="twistedudp.transport")
-
 
 class UnreachableReports:
     """The errors of one socket on their way to its protocol.
@@ -62,11 +59,13 @@ class UnreachableReports:
     Attributes:
         in_turn: Whether a read turn is running, which will call :meth:`deliver` at its end.
         connected: Whether the port is connected, so that ``connectionRefused`` is called as well.
+        failures: Where exceptions of the protocol go, those on datagrams as well.
     """
 
     def __init__(self, handle: socket.socket, protocol: Any, stats: DatagramStats, reactor: Any) -> None:
         self.in_turn = False
         self.connected = False
+        self.failures = CallbackFailures(stats)
         self._handle = handle
         self._protocol = protocol
         self._peer_unreachable = getattr(protocol, "peer_unreachable", None)
@@ -200,5 +199,4 @@ class UnreachableReports:
         try:
             callback(*arguments)
         except BaseException:  # noqa: BLE001  # the reactor would catch it too, and drop the port for it
-            self._stats.callback_errors += 1
-            _log.failure("the protocol's report of an unreachable peer failed")
+            self.failures.caught("the protocol's report of an unreachable peer failed")
