@@ -30,7 +30,8 @@ class ResponderStats:
             ``source_port_zero``, ``to_group`` (sent to a broadcast or multicast address, and no notification),
             ``busy`` and ``server_stopping`` (notifications only: requests are answered), ``stale`` (they had waited for
             longer than their callers do), ``bad_token`` (a proof of an address that is none: forged, too old, or made
-            for another address), ``unneeded_proof`` (one where addresses need none).
+            for another address), ``unneeded_proof`` (one where addresses need none), ``send_failed`` (responses that
+            the transport refused).
         probe_sessions_evicted: Series of probes that were forgotten before their time because there were too many.
     """
 
