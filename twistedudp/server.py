@@ -99,7 +99,7 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
             bound to anything but loopback. ``None`` lets everybody in.
         discoverable: The name under which :func:`twistedudp.discover` is to find this server; ``None`` for not at all:
             then no group is joined and no question answered. It needs a second socket, on ``discovery_port``, which
-            servers of one user share.
+            servers of one user share; by default it has admission in any case.
         discovery_port: Where questions are heard. Whoever asks must name it too if it is another than 10032.
         discovery_bound: That socket, bound already, for the first start; owned from now on.
 
@@ -140,10 +140,10 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
     ) -> None:
         self.protocol: AbstractDatagramProtocol | None = None
         self._reactor, self._port, self._interface = reactor, port, interface
-        policy = _admission(admission, interface, bound)
-        self._port_options: dict[str, Any] = {"timestamps": timestamps, "admission": policy}
-        self._port_options |= {"max_datagram_size": max_datagram_size, "receive_buffer": receive_buffer}
+        self._port_options: dict[str, Any] = {"timestamps": timestamps, "max_datagram_size": max_datagram_size}
+        self._port_options |= {"receive_buffer": receive_buffer, "admission": _admission(admission, interface, bound)}
         self._dtls = over_dtls(reactor, dtls, dtls_limits, discoverable)
+        self._discovery_admission = _admission(admission, "", None)
         self._discovery = _discovery(reactor, discoverable, interface, discovery_port, discovery_bound)
         self._rpc_options: dict[str, Any] = {
             "max_request_size": max_request_size, "token_key": token_key, "max_wait": max_wait,
@@ -296,10 +296,13 @@ class UDPServerService(Service):  # budget: what was asked for, and what serves 
         return stopped
 
     def _start_discovery(self, discovery: Discoverable, listening: IListeningPort, protocol: object) -> None:
-        """Let the server be discovered; where that fails, it does not listen either."""
+        """Let the server be discovered; where that fails, it does not listen either.
+
+        Questions come to a port that is bound to all addresses, whatever the service is bound to.
+        """
         try:
             label = self.name or _short_name(protocol)
-            discovery.start(listening, protocol, label, admission=self._port_options["admission"])
+            discovery.start(listening, protocol, label, admission=self._discovery_admission)
         except BaseException:
             listening.stopListening()
             raise

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.discovery.world import ASKER, BROADCAST, a_question, an_answer, host, served
-from twistedudp import discover, transport
+from twistedudp import AdmissionPolicy, discover, transport
 from twistedudp.discovery import DISCOVERY_PORT, GROUP_IPV4, GROUP_IPV6
 from twistedudp.discovery._discover import Discovery, paths
 from twistedudp.discovery._interfaces import interfaces_of
@@ -365,6 +365,20 @@ class ResponderTests(SimulatedCase):
         for to in (BROADCAST, GROUP_IPV4):
             self.assertEqual(self.ask(to=(to, service.address[1])).received, [])
         self.stop(service)
+
+    def test_admission(self) -> None:
+        """The discovery port has limits wherever the service is bound, for it is bound to all addresses; or as told."""
+        cases: tuple[tuple[str, dict[str, Any], AdmissionPolicy | None], ...] = (
+            (ANY, {}, AdmissionPolicy()),
+            ("127.0.0.1", {}, AdmissionPolicy()),
+            ("127.0.0.1", {"admission": None}, None),
+            (ANY, {"admission": AdmissionPolicy(rate=5.0)}, AdmissionPolicy(rate=5.0)),
+        )
+        for number, (interface, options, expected) in enumerate(cases):
+            service = served(host(self.network, f"192.0.2.{100 + number}"), "limited", interface=interface, **options)
+            admission = service._discovery.responder.transport.admission
+            self.assertEqual(admission and admission.policy, expected)
+            self.stop(service)
 
     def test_joined(self) -> None:
         """Groups are joined on each interface, of the families that the service has; a new interface is found soon."""
