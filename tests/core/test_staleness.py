@@ -106,6 +106,13 @@ class StalenessTests(SynchronousTestCase):
             looks.now += 1.0
         self.assertEqual(looks.look(3.0), 2.0)
 
+    def test_not_told(self) -> None:
+        """Where the kernel does not tell when datagrams arrived, none is shed: they are not as old as the epoch."""
+        looks = Looks()
+        for _ in range(20):
+            self.assertEqual(looks.staleness.worth_serving_since([0, 0], now=looks.now, wall=looks.wall), 0)
+            looks.now += 0.1
+
     def test_arrived_later(self) -> None:
         """A datagram from the future, as after a clock was put back, is young."""
         looks = Looks()

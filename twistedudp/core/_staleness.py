@@ -74,13 +74,16 @@ class Staleness:
         """Look at a batch.
 
         Args:
-            arrival_times: When its datagrams arrived, by the wall clock in nanoseconds; at least one.
+            arrival_times: When its datagrams arrived, by the wall clock in nanoseconds; at least one. 0 where a kernel
+                has taken the option and tells nothing, as one that a sandbox stands in for may.
             now: The time in seconds by a clock that does not go back.
             wall: The time by the wall clock, in nanoseconds.
 
         Returns:
             The arrival time before which a datagram is to be shed; 0 where none of these is.
         """
+        if not arrival_times[0]:
+            return 0
         offset = wall - now * 1e9
         limit = self._max_wait
         if abs(offset - self._offset) < limit * _STEP:  # never true of the first, before which it is not a number
