@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from ._address_tokens import MIN_KEY_SIZE, AddressTokens
 from ._probe_answers import ProbeAnswers
-from ._rate_limit import RateLimit
+from ._rate_limit import RateLimit, failure_limit
 from ._secure_peers import SecurePeers
 from .address import is_loopback
 from .core import SAFE_PAYLOAD, ReplyBudget, Responder, ResponderSettings, Staleness, arrived_since
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from .methods import Method, RPCMethods
 
 __all__ = ["RPCServerProtocol"]
-
-MAX_LOGGED_FAILURES: Final = 10
-"""Tracebacks of failing methods logged per second: anybody can call a method that fails, and must not fill the disk."""
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
 """Results that are surely neither a coroutine nor a Deferred, which is a class that is slow to ask for."""
@@ -120,7 +117,7 @@ class RPCServerProtocol(DatagramProtocol):  # budget: the parts of one server, a
         self._probes = ProbeAnswers(self._responder, clock, wall_clock)
         self._unfinished: dict[Deferred[object], list[tuple[IncomingRequest, Method]]] = {}
         self._failures: WeakKeyDictionary[Deferred[object], Failure] = WeakKeyDictionary()
-        self._log_limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
+        self._log_limit = failure_limit(clock)
         self._large_limit = RateLimit(1, 60.0, clock)
         self._drained: Deferred[None] | None = None
         self._sessions: SecurePeers | None = None

@@ -8,11 +8,11 @@ the rest of which is already out of OpenSSL.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from .._rate_limit import RateLimit
+from .._rate_limit import failure_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ._limits import DTLSStats
 
 __all__ = ["Delivery"]
-
-MAX_LOGGED_FAILURES: Final = 10
-"""Tracebacks of the wrapped protocol logged per second: what provokes them may come from the network."""
 
 _log = Logger(namespace="twistedudp.dtls")
 
@@ -51,7 +48,7 @@ class Delivery:
         self._payloads: list[tuple[bytes, Address]] = []
         self._times: list[int] = []
         self._stats = stats
-        self._limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
+        self._limit = failure_limit(clock)
 
     def add(self, payloads: Sequence[bytes], address: Address, time: int | None) -> None:
         """Put payloads of one datagram to what is to be delivered.

@@ -79,4 +79,4 @@ class DTLSStats:
     alarms_survived: int = 0
     """Errors of OpenSSL that a second look did not confirm: those of another session (trap G1)."""
     callback_errors: int = 0
-    """Exceptions that the wrapped protocol let out; each is in the log, up to ten a second."""
+    """Exceptions that the wrapped protocol let out; each is in the log, up to twenty a minute."""

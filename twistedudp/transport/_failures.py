@@ -1,27 +1,24 @@
 """What a port says in the log about exceptions that its protocol lets out.
 
 Theory of operation: what provokes them may come from the network, at any rate, so the log must not grow with them. Each
-is counted; a few in a second are logged with their tracebacks, and of the others the number, with the next that is.
+is counted; a few in a minute are logged with their tracebacks, and of the others the number, with the next that is.
 """
 
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
-from .._rate_limit import RateLimit
+from .._rate_limit import failure_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._stats import DatagramStats
 
-__all__ = ["MAX_LOGGED_FAILURES", "CallbackFailures"]
-
-MAX_LOGGED_FAILURES: Final = 10
-"""Tracebacks logged per second, as of methods that fail."""
+__all__ = ["CallbackFailures"]
 
 _log = Logger(namespace="twistedudp.transport")
 
@@ -38,7 +35,7 @@ class CallbackFailures:
 
     def __init__(self, stats: DatagramStats, clock: Callable[[], float] = monotonic) -> None:
         self._stats = stats
-        self._limit = RateLimit(MAX_LOGGED_FAILURES, 1.0, clock)
+        self._limit = failure_limit(clock)
 
     def caught(self, text: str) -> None:
         """Count the exception that is being handled, and log it if it is to be logged.
