@@ -9,7 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admission.senders import KEY, MILLISECOND, SECOND, admission
-from twistedudp.admission import REASONS, Admission, AdmissionPolicy
+from twistedudp.admission import REASONS, Admission, AdmissionPolicy, weight_of
 
 HOST = "192.0.2.7"
 START = 5 * SECOND
@@ -45,6 +45,18 @@ class RateTests(Case):
         decider = self.decide(rate=1000.0, burst=100)
         let_in = sum(decider.admits(HOST, START + number * MILLISECOND // 2) for number in range(20_000))
         self.assertTrue(10_095 <= let_in <= 10_101, let_in)
+
+    def test_size(self) -> None:
+        """A datagram counts as one for each 1,500 bytes that it begins, and the largest fits into the least burst."""
+        self.assertEqual([weight_of(size) for size in (0, 1, 1500, 1501, 3000, 3001, 65_507)], [1, 1, 1, 2, 2, 3, 44])
+        decider = self.decide(rate=1.0, burst=10, network_factor=1.0, total_rate=11.0)
+        told = [decider.admits(HOST, START, weight) for weight in (4, 4, 3, 2, 1)]
+        self.assertEqual(told, [True, True, False, True, False])
+        later = START + 9 * SECOND
+        self.assertEqual([decider.admits(HOST, later, 44), decider.admits(HOST, later, 1)], [False, True])
+        for policy in ({"burst": 1}, {"rate": 0.0, "total_rate": 1.0}, {"burst": 50, "total_rate": 2.0}):
+            decider = self.decide(**{"rate": 1.0, **policy})
+            self.assertEqual([decider.admits(HOST, START, 44), decider.admits(HOST, START, 44)], [True, False], policy)
 
     def test_hosts_apart(self) -> None:
         """An address of IPv4 and a /64 of IPv6 are one host each; all that is in a /64 is one."""

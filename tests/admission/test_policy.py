@@ -68,9 +68,9 @@ class PolicyTests(SynchronousTestCase):
     def test_limits(self) -> None:
         """Rates become times between datagrams, and bursts how much earlier they may come."""
         limits = AdmissionPolicy(rate=1000.0, burst=2000, network_factor=8.0, total_rate=100_000.0).limits()
-        self.assertEqual(limits, (1_000_000, 125_000, 10_000, 2_000_000_000, 2_000_000_000, 1_000_000_000))
-        self.assertEqual(AdmissionPolicy(rate=0, total_rate=0).limits(), (0,) * 6)
-        self.assertEqual(AdmissionPolicy(rate=0, total_rate=0.5).limits()[2:], (2_000_000_000, 0, 0, 2_000_000_000))
+        self.assertEqual(limits, (1_000_000, 125_000, 10_000, 2_000_000_000, 2_000_000_000, 1_000_000_000, 2000))
+        self.assertEqual(AdmissionPolicy(rate=0, total_rate=0).limits(), (0, 0, 0, 0, 0, 0, 1))
+        self.assertEqual(AdmissionPolicy(rate=0, total_rate=0.5).limits()[2:], (2_000_000_000, 0, 0, 2_000_000_000, 1))
 
     def test_within_64_bits(self) -> None:
         """No setting leads to times that do not fit into 63 bits beside a thousand years of uptime."""

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admission.senders import KEY, SECOND, admission, compiled, raw_address
 from tests.transport.mmsg_case import require_compiled
-from twistedudp.admission import AdmissionPolicy
+from twistedudp.admission import AdmissionPolicy, weight_of
 from twistedudp.admission._buckets import SETS_SHIFT, mixed, secrets_of
 
 if TYPE_CHECKING:
@@ -58,11 +58,12 @@ def policies() -> st.SearchStrategy[AdmissionPolicy]:
     )
 
 
-def steps() -> st.SearchStrategy[list[tuple[str, int, int]]]:
-    """Return who sends, how much later than the one before, and how many datagrams at once."""
+def steps() -> st.SearchStrategy[list[tuple[str, int, int, int]]]:
+    """Return who sends, how much later than the one before, how many datagrams at once, and of which size."""
     later = st.sampled_from([0, 0, 1, 999_999, 1_000_000, SECOND // 7, SECOND, 100 * SECOND])
     count = st.just(1) | st.integers(1, 64)
-    return st.lists(st.tuples(st.sampled_from(HOSTS), later, count), max_size=60)
+    size = st.sampled_from([0, 1, 1500, 1501, 3000, 3001, 65_507])
+    return st.lists(st.tuples(st.sampled_from(HOSTS), later, count, size), max_size=60)
 
 
 class TwinTests(SynchronousTestCase):
@@ -72,14 +73,14 @@ class TwinTests(SynchronousTestCase):
         """Leave it out where nothing was compiled."""
         require_compiled()
 
-    def check(self, policy: AdmissionPolicy, sent: Iterable[tuple[str, int, int]], start: int = SECOND) -> None:
+    def check(self, policy: AdmissionPolicy, sent: Iterable[tuple[str, int, int, int]], start: int = SECOND) -> None:
         """Fail if they decide, count or tell anything differently."""
         ours, theirs = admission(policy), compiled(policy)
         now = start
-        for number, (host, later, count) in enumerate(sent):
+        for number, (host, later, count, size) in enumerate(sent):
             now += later
-            expected = ours.admitted(host, now, count)
-            got = theirs.admitted(raw_address(host), now, count)
+            expected = ours.admitted(host, now, count, weight_of(size))
+            got = theirs.admitted(raw_address(host), now, count, size)
             self.assertEqual(expected, got, f"datagram {number}, from {host} at {now}")
         told = [(one.reason, one.number) for one in theirs.take_refusals()]
         self.assertEqual(sorted((one.reason, one.number) for one in ours.take_refusals()), sorted(told))
@@ -90,9 +91,9 @@ class TwinTests(SynchronousTestCase):
 
         @PROPERTY
         @given(policies(), steps(), st.sampled_from([0, 1, SECOND, 10**18]))
-        @example(AdmissionPolicy(rate=1.0, burst=3), [("10.0.0.1", 0, 64), ("10.0.0.1", SECOND, 64)], 0)
-        @example(AdmissionPolicy(rate=0, total_rate=5.0), [("::1", 0, 64), ("10.0.0.1", SECOND, 64)], 0)
-        def holds(policy: AdmissionPolicy, sent: list[tuple[str, int, int]], start: int) -> None:
+        @example(AdmissionPolicy(rate=1.0, burst=3), [("10.0.0.1", 0, 64, 1), ("10.0.0.1", SECOND, 64, 1)], 0)
+        @example(AdmissionPolicy(rate=0, total_rate=5.0), [("::1", 0, 64, 1), ("10.0.0.1", SECOND, 64, 65_507)], 0)
+        def holds(policy: AdmissionPolicy, sent: list[tuple[str, int, int, int]], start: int) -> None:
             self.check(policy, sent, start)
 
         holds()
@@ -115,6 +116,7 @@ class TwinTests(SynchronousTestCase):
                     crowd[min(int(rng.expovariate(spread)), len(crowd) - 1)],
                     rng.randrange(SECOND // 20),
                     rng.choice((1, 1, 3)),
+                    1,
                 )
                 for _ in range(2000)
             ]
@@ -125,7 +127,7 @@ class TwinTests(SynchronousTestCase):
         rng = random.Random(2)  # noqa: S311  # as above
         policy = AdmissionPolicy(rate=2.0, burst=2, network_factor=2.0, total_rate=50_000.0)
         hosts = [self.some_host(rng) for _ in range(20_000)]
-        self.check(policy, [(rng.choice(hosts), rng.randrange(2000), 1) for _ in range(20_000)])
+        self.check(policy, [(rng.choice(hosts), rng.randrange(2000), 1, 1) for _ in range(20_000)])
 
     def some_host(self, rng: random.Random) -> str:
         """Return a host of a random network."""

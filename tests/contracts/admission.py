@@ -101,6 +101,15 @@ class AdmissionContract(ContractCase):
         self.send(port, 100)
         self.wait_let_in(server, 100)
 
+    def test_size(self) -> None:
+        """A large datagram counts as so many as it takes packets."""
+        port = self.listen(server := Peer(), admission=AdmissionPolicy(rate=SLOW, burst=5))
+        sending = self.listen(Peer())
+        for size in (3000, 3001, 1):
+            sending.write(bytes(size), address_of(port))
+        self.wait_refused(port, host_rate=1)
+        self.assertEqual(list(map(len, server.payloads)), [3000, 3001])
+
     def test_time_brings_tokens(self) -> None:
         """A host that was refused is let in again when time has passed."""
         port = self.listen(server := Peer(), admission=AdmissionPolicy(rate=20.0, burst=1))
@@ -123,7 +132,10 @@ class AdmissionContract(ContractCase):
             self.stop(port)
         lines = [text for event in events if "refused" in (text := formatEvent(event))]
         self.assertEqual(2, len(lines), lines)
-        self.assertIn("127.0.0.0/24 (from 127.0.0.1): the host sent more than 0.001 datagrams a second", lines[0])
+        self.assertIn(
+            "127.0.0.0/24 (from 127.0.0.1): the host sent more than 0.001 datagrams of up to 1,500 bytes a second",
+            lines[0],
+        )
         self.assertIn("refused 58 more datagrams", lines[1])
 
     def test_not_a_policy(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections import Counter
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import eventAsText
 
+from tests.integration.leaks import UDP_SEGMENT
 from tests.integration.reactors import IPV4, BatchPeer, Peer, PortCase, echo, variants
 from tests.integration.sockets import waiting_in
 from twistedudp.admission import AdmissionPolicy
@@ -73,6 +75,15 @@ class Admission(AdmissionCase):
             self.wait_seen(port, 32)
             self.assertEqual([5, 5, 0, 5], [len(waiting_in(sender)) for sender in [*near, *far]])
             self.assertEqual(Counter(host_rate=3 * 3, network_rate=8), port.admission_stats.refused)
+
+    def test_size_together(self) -> None:
+        """Datagrams that the kernel delivers in one buffer count for what each of them is, not for their sum."""
+        port = self.listen(server := BatchPeer(), admission=AdmissionPolicy(rate=SLOW, burst=7))
+        (sender,) = self.senders("127.1.0.1")
+        cut = [(socket.IPPROTO_UDP, UDP_SEGMENT, (1200).to_bytes(2, sys.byteorder))]
+        sender.sendmsg([bytes(12_000)], cut, 0, ("127.0.0.1", port.getHost().port))
+        self.wait_seen(port, 10)
+        self.assertEqual([1200] * 7, list(map(len, server.payloads)))
 
     def test_total_and_trust(self) -> None:
         """All together have a rate; who is trusted is let in beside it, and is not counted in."""

@@ -126,9 +126,9 @@ class AdmittedSocketTests(SynchronousTestCase):
         for expected in (
             "of 203.0.113.0/24 (from 203.0.113.1): its network is denied (denied;",
             "its network is not among the allowed (not_allowed;",
-            "the host sent more than 0.001 datagrams a second (host_rate;",
-            "the network sent more than 0.002 datagrams a second (network_rate;",
-            "all senders together sent more than 4 datagrams a second (total_rate;",
+            "the host sent more than 0.001 datagrams of up to 1,500 bytes a second (host_rate;",
+            "the network sent more than 0.002 datagrams of up to 1,500 bytes a second (network_rate;",
+            "all senders together sent more than 4 datagrams of up to 1,500 bytes a second (total_rate;",
         ):
             self.assertIn(expected, text)
         self.assertNotIn("secret", text)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from ._policy import AdmissionPolicy
 
-__all__ = ["Admission", "Refusals"]
+__all__ = ["PACKET", "Admission", "Refusals", "weight_of"]
+
+PACKET: Final = 1500
+"""Bytes of payload that count as one datagram: what a packet of an Ethernet carries, rounded up."""
 
 _REMEMBERED: Final = 4096
 """Hosts whose text need not be read again: as many as a port remembers of its peers."""
@@ -29,6 +32,17 @@ _REMEMBERED: Final = 4096
 _HOST_RATE: Final = REASONS.index("host_rate")
 _NETWORK_RATE: Final = REASONS.index("network_rate")
 _TOTAL_RATE: Final = REASONS.index("total_rate")
+
+
+def weight_of(size: int) -> int:
+    """Return as how many datagrams one of some size counts: as many as it takes packets.
+
+    A rate of datagrams alone would let a host have 65,507 bytes decoded and echoed where 1,500 were meant.
+
+    Args:
+        size: Its payload in bytes.
+    """
+    return 1 if size <= PACKET else -(-size // PACKET)
 
 
 class Refusals(NamedTuple):
@@ -79,19 +93,20 @@ class Admission:
         """Whether there is something for :meth:`take_refusals`."""
         return bool(self._refused)
 
-    def admits(self, host: str, now: int) -> bool:
+    def admits(self, host: str, now: int, weight: int = 1) -> bool:
         """Tell whether to let one datagram in, and count it against its sender if so.
 
         Args:
             host: The sender's numeric address; a scope is of no account.
             now: The time in nanoseconds, from a clock that never goes back.
+            weight: As how many datagrams it counts; see :func:`weight_of`.
 
         Raises:
             ValueError: The host is not numeric.
         """
-        return self.admitted(host, now, 1) > 0
+        return self.admitted(host, now, 1, weight) > 0
 
-    def admitted(self, host: str, now: int, count: int) -> int:
+    def admitted(self, host: str, now: int, count: int, weight: int = 1) -> int:
         """Return how many of several datagrams that came together are to be let in: the first ones.
 
         It is as if :meth:`admits` were asked for each.
@@ -99,7 +114,9 @@ class Admission:
         verdict, host_mark, network_mark = self._locate(host)
         if verdict == TRUSTED:
             return count
-        let_in, reason = self._limited(host_mark, network_mark, now, count) if verdict == LIMITED else (0, verdict)
+        let_in, reason = (
+            self._limited(host_mark, network_mark, now, count, weight) if verdict == LIMITED else (0, verdict)
+        )
         if let_in < count:
             first, so_far = self._refused.get(reason, (host, 0))
             self._refused[reason] = first, so_far + count - let_in
@@ -113,9 +130,16 @@ class Admission:
         refused, self._refused = self._refused, {}
         return [Refusals(REASONS[reason], host, count) for reason, (host, count) in refused.items()]
 
-    def _limited(self, host_mark: int, network_mark: int, now: int, count: int) -> tuple[int, int]:
+    def _limited(self, host_mark: int, network_mark: int, now: int, count: int, weight: int) -> tuple[int, int]:
         """Take tokens for as many as the rates allow; return their number, and what refuses the next one."""
-        host_interval, network_interval, total_interval, host_room, network_room, total_room = self._limits
+        host_interval, network_interval, total_interval, host_room, network_room, total_room, heaviest = self._limits
+        if weight > 1:
+            weight = min(weight, heaviest)
+            host_interval, network_interval, total_interval = (
+                weight * host_interval,
+                weight * network_interval,
+                weight * total_interval,
+            )
         let_in, reason = count, -1
         host_full = network_full = host_place = network_place = 0
         if host_interval:

@@ -70,6 +70,8 @@ class Limits(NamedTuple):
     """How much earlier than so a host's datagrams may come: its burst, times the interval."""
     network_tolerance: int
     total_tolerance: int
+    heaviest: int
+    """As how many datagrams one counts at most, however large: as the least burst, or it would never get in."""
 
 
 class Networks(NamedTuple):
@@ -85,7 +87,8 @@ class AdmissionPolicy:
     """Who may send to a port, and how often.
 
     Rates are kept by token buckets: a sender who was silent may send a burst at once, and in the long run the rate. A
-    datagram has to pass all of them. ``deny`` has the last word over ``trust``, and ``trust`` over ``allow`` and all
+    datagram has to pass all of them, and one of more than 1,500 bytes counts as so many as it takes packets, since work
+    and traffic grow with its size. ``deny`` has the last word over ``trust``, and ``trust`` over ``allow`` and all
     rates.
 
     Args:
@@ -136,8 +139,9 @@ class AdmissionPolicy:
         if self.total_rate:
             total = max(1, round(_SECOND / self.total_rate))
             total_burst = max(1, round(self.total_rate))
-        network_burst = int(self.burst * self.network_factor)
-        return Limits(host, network, total, host * int(self.burst), network * network_burst, total * total_burst)
+        burst, network_burst = int(self.burst), int(self.burst * self.network_factor)
+        heaviest = min([*([burst] if host else []), *([total_burst] if total else [])], default=1)
+        return Limits(host, network, total, host * burst, network * network_burst, total * total_burst, heaviest)
 
     def networks(self) -> Networks:
         """Return the lists, with IPv4-mapped IPv6 as IPv4."""

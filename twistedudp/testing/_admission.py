@@ -33,9 +33,10 @@ class SimulatedAdmission:
 
     def refusal(self, datagram: Datagram) -> Fate | None:
         """Count a datagram that the port does not take, and return what becomes of it; None for one that it takes."""
-        if self.admission is not None and not self.admission.admits(datagram.source[0]):
+        size = len(datagram.payload)
+        if self.admission is not None and not self.admission.admits(datagram.source[0], size):
             return Fate.NOT_ADMITTED
-        if len(datagram.payload) <= self.max_datagram_size:
+        if size <= self.max_datagram_size:
             return None
         self.stats.truncated += 1
         return Fate.TOO_LARGE

@@ -18,7 +18,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from .._refusals import RefusalLog
-from ..admission import Admission, AdmissionPolicy, AdmissionStats
+from ..admission import PACKET, Admission, AdmissionPolicy, AdmissionStats, weight_of
 from . import _kernel
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ class PortAdmission:
             self._decider = Admission(self.policy, key=self.key, stats=self.stats)
         return self._decider
 
-    def admits(self, host: str) -> bool:
-        """Decide about one datagram, in plain Python, and tell of its refusal."""
+    def admits(self, host: str, size: int) -> bool:
+        """Decide about one datagram of so many bytes, in plain Python, and tell of its refusal."""
         decider = self.decider
-        let_in = decider.admits(host, self.clock())
+        let_in = decider.admits(host, self.clock(), weight_of(size))
         if decider.has_refused:
             self.tell(decider.take_refusals())
         return let_in
@@ -114,10 +114,12 @@ class PortAdmission:
         if reason == "not_allowed":
             return "its network is not among the allowed"
         if reason == "host_rate":
-            return f"the host sent more than {policy.rate:,g} datagrams a second"
-        if reason == "network_rate":
-            return f"the network sent more than {policy.rate * policy.network_factor:,g} datagrams a second"
-        return f"all senders together sent more than {policy.total_rate:,g} datagrams a second"
+            who, rate = "the host", policy.rate
+        elif reason == "network_rate":
+            who, rate = "the network", policy.rate * policy.network_factor
+        else:
+            who, rate = "all senders together", policy.total_rate
+        return f"{who} sent more than {rate:,g} datagrams of up to {PACKET:,} bytes a second"
 
 
 class AdmittedSocket:
@@ -148,7 +150,7 @@ class AdmittedSocket:
         try:
             for _ in range(READS_IN_A_ROW):
                 received = self._handle.recvfrom(size)
-                if decider.admitted(received[1][0], clock(), 1):
+                if decider.admitted(received[1][0], clock(), 1, weight_of(len(received[0]))):
                     return received
                 self._stats.system_calls += 1
         finally:
@@ -171,7 +173,8 @@ class AdmittedSocket:
                 buffer, ancillary, flags, sockaddr = received
                 segment = _segment_size(ancillary)
                 count = max(1, -(-len(buffer) // segment)) if segment else 1
-                let_in = decider.admitted(sockaddr[0], clock(), count)
+                weight = weight_of(segment if count > 1 else len(buffer))
+                let_in = decider.admitted(sockaddr[0], clock(), count, weight)
                 if let_in == count:
                     return received
                 if let_in:
@@ -214,7 +217,7 @@ class AdmittedProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Pass on what is let in."""
-        if self._admission.admits(addr[0]):
+        if self._admission.admits(addr[0], len(datagram)):
             self._protocol.datagramReceived(datagram, addr)
 
     def connectionRefused(self) -> None:

@@ -21,6 +21,7 @@ cdef class Admission:
     cdef int64_t _host_room
     cdef int64_t _network_room
     cdef int64_t _total_room
+    cdef int64_t _heaviest
     cdef bint _log_only
     cdef uint64_t _salt_ipv4
     cdef uint64_t _salt_ipv6
@@ -37,7 +38,7 @@ cdef class Admission:
     cdef uint8_t _refused_first[5][28]
 
     cdef void look_at_clock(self) noexcept
-    cdef Py_ssize_t admit(self, const uint8_t *sockaddr, Py_ssize_t count) noexcept
+    cdef Py_ssize_t admit(self, const uint8_t *sockaddr, Py_ssize_t count, Py_ssize_t size) noexcept
     cdef int _locate(self, const uint8_t *sockaddr, uint64_t *host, uint64_t *network) noexcept
-    cdef Py_ssize_t _limited(self, uint64_t host, uint64_t network, Py_ssize_t count, int *reason) noexcept
+    cdef Py_ssize_t _limited(self, uint64_t host, uint64_t network, Py_ssize_t count, int64_t weight, int *reason) noexcept
     cdef void _put(self, Bucket *bucket, uint64_t mark, int64_t full_at) noexcept

@@ -22,7 +22,7 @@ from ._linux cimport (
 )
 from ._peers cimport SOCKADDR_SIZE
 
-from ...admission import REASONS, Refusals
+from ...admission import PACKET, REASONS, Refusals
 from ...admission._buckets import SETS_SHIFT, SLOTS, WAYS, secrets_of
 from ...admission._networks import DENIED, LIMITED, NOT_ALLOWED, TRUSTED, intervals
 from ._peers import address_of
@@ -32,6 +32,7 @@ cdef enum:
     PLACES = 4          # ... and WAYS
     SHIFT = 50          # ... and SETS_SHIFT
     REASON_COUNT = 5
+    BYTES = 1500        # that count as one datagram, as PACKET has it
     LINE = 64           # bytes of a cache line: a set
     AT_ONCE = 64        # datagrams for which the clock is looked at once, where run() stands for a port
 
@@ -41,7 +42,7 @@ cdef enum:
     BY_NETWORK = 3
     BY_TOTAL = 4
 
-if (SLOTS, WAYS, SETS_SHIFT, LIMITED, TRUSTED) != (TABLE, PLACES, SHIFT, IS_LIMITED, IS_TRUSTED):
+if (SLOTS, WAYS, SETS_SHIFT, LIMITED, TRUSTED, PACKET) != (TABLE, PLACES, SHIFT, IS_LIMITED, IS_TRUSTED, BYTES):
     raise ImportError("_admission was compiled for another version of twistedudp.admission: compile it again")
 if REASONS != ("denied", "not_allowed", "host_rate", "network_rate", "total_rate") or (DENIED, NOT_ALLOWED) != (0, 1):
     raise ImportError("_admission was compiled for another version of twistedudp.admission: compile it again")
@@ -103,7 +104,8 @@ cdef class Admission:
         self._log_only = policy.log_only
         self._salt_ipv4, self._salt_ipv6, self._first, self._second = secrets
         self._host_interval, self._network_interval, self._total_interval = limits[:3]
-        self._host_room, self._network_room, self._total_room = limits[3:]
+        self._host_room, self._network_room, self._total_room = limits[3:6]
+        self._heaviest = limits.heaviest
         # Untouched pages cost nothing: a port that hears few peers has only theirs.
         self._memory = calloc(1, 2 * TABLE * sizeof(Bucket) + LINE)
         if self._memory == NULL:
@@ -131,8 +133,8 @@ cdef class Admission:
         clock_gettime(CLOCK_MONOTONIC, &time)
         self.now = time.tv_sec * 1_000_000_000 + time.tv_nsec
 
-    cdef Py_ssize_t admit(self, const uint8_t *sockaddr, Py_ssize_t count) noexcept:
-        """Return how many of the datagrams that came from an address together are let in: the first ones."""
+    cdef Py_ssize_t admit(self, const uint8_t *sockaddr, Py_ssize_t count, Py_ssize_t size) noexcept:
+        """Return how many of the datagrams of a size that came from an address together are let in: the first ones."""
         cdef uint64_t host = 0
         cdef uint64_t network = 0
         cdef Py_ssize_t let_in = 0
@@ -140,7 +142,7 @@ cdef class Admission:
         if reason == IS_TRUSTED:
             return count
         if reason == IS_LIMITED:
-            let_in = self._limited(host, network, count, &reason)
+            let_in = self._limited(host, network, count, 1 if size <= BYTES else (size + BYTES - 1) // BYTES, &reason)
             if let_in == count:
                 return count
         if not self._refused[reason]:
@@ -172,32 +174,37 @@ cdef class Admission:
             return self._verdicts_ipv4[0]
         return self._verdicts_ipv4[_search(self._starts_ipv4, self._count_ipv4, 0, word)]
 
-    cdef Py_ssize_t _limited(self, uint64_t host, uint64_t network, Py_ssize_t count, int *reason) noexcept:
+    cdef Py_ssize_t _limited(
+        self, uint64_t host, uint64_t network, Py_ssize_t count, int64_t weight, int *reason
+    ) noexcept:
         """Take tokens for as many as the rates allow; return their number, and set what refuses the next one."""
         cdef int64_t now = self.now
         cdef int64_t everybody = max(self._everybody, now)
+        cdef int64_t host_interval = self._host_interval * min(weight, self._heaviest)
+        cdef int64_t network_interval = self._network_interval * min(weight, self._heaviest)
+        cdef int64_t total_interval = self._total_interval * min(weight, self._heaviest)
         cdef int64_t host_full = 0
         cdef int64_t network_full = 0
         cdef Bucket *of_host = NULL
         cdef Bucket *of_network = NULL
         cdef Py_ssize_t let_in = count
-        if self._host_interval:
+        if host_interval:
             of_host = _place(self._hosts, host)
             host_full = _full_at(of_host, host, now)
-            if not _fits(now + self._host_room - host_full, self._host_interval, &let_in):
+            if not _fits(now + self._host_room - host_full, host_interval, &let_in):
                 reason[0] = BY_HOST
             of_network = _place(self._networks, network)
             network_full = _full_at(of_network, network, now)
-            if not _fits(now + self._network_room - network_full, self._network_interval, &let_in):
+            if not _fits(now + self._network_room - network_full, network_interval, &let_in):
                 reason[0] = BY_NETWORK
-        if self._total_interval:
-            if not _fits(now + self._total_room - everybody, self._total_interval, &let_in):
+        if total_interval:
+            if not _fits(now + self._total_room - everybody, total_interval, &let_in):
                 reason[0] = BY_TOTAL
         if let_in:
-            if self._host_interval:
-                self._put(of_host, host, host_full + let_in * self._host_interval)
-                self._put(of_network, network, network_full + let_in * self._network_interval)
-            self._everybody = everybody + let_in * self._total_interval
+            if host_interval:
+                self._put(of_host, host, host_full + let_in * host_interval)
+                self._put(of_network, network, network_full + let_in * network_interval)
+            self._everybody = everybody + let_in * total_interval
         return let_in
 
     cdef void _put(self, Bucket *bucket, uint64_t mark, int64_t full_at) noexcept:
@@ -224,12 +231,12 @@ cdef class Admission:
         self.has_news = False
         return found
 
-    def admitted(self, bytes sockaddr not None, int64_t now, Py_ssize_t count):
+    def admitted(self, bytes sockaddr not None, int64_t now, Py_ssize_t count, Py_ssize_t size=0):
         """Return how many datagrams from a raw address are let in at a time: for tests, which have no kernel's."""
         cdef uint8_t raw[28]
         _copy_address(raw, sockaddr, len(sockaddr))
         self.now = now
-        return self.admit(raw, count)
+        return self.admit(raw, count, size)
 
     def run(self, bytes sockaddrs not None, Py_ssize_t size, Py_ssize_t rounds):
         """Decide about very many datagrams, at the time of the clock: for benchmarks and tests of the memory.
@@ -251,7 +258,7 @@ cdef class Admission:
                     self.look_at_clock()
                 decided += 1
                 memcpy(copy, raw + at * size, min(size, <Py_ssize_t>SOCKADDR_SIZE))
-                self.admit(copy, 1)
+                self.admit(copy, 1, 0)
 
 
 cdef inline uint64_t _big_endian(const uint8_t *octets, int count) noexcept nogil:

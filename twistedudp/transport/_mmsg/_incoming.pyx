@@ -227,7 +227,7 @@ cdef class Incoming:
         cdef Py_ssize_t let_in
         if 0 < segment < length:
             count = (length + segment - 1) // segment
-        let_in = self.admission.admit(sockaddr, count)
+        let_in = self.admission.admit(sockaddr, count, segment if count > 1 else length)
         if let_in == count:
             return length
         return let_in * segment if let_in else -1
