@@ -430,6 +430,8 @@ class TrapTests(World):
     def test_g17_memory_is_bounded_and_given_back(self) -> None:
         """There are at most so many sessions, and the Connection of one that is over is gone at once."""
         self.assertEqual(DTLSLimits().sessions, 2000)
+        # Of 66 kB each: strangers who return cookies and then say nothing may not take 20 MiB, with what a port needs.
+        self.assertLessEqual(DTLSLimits().half_open * 66_000, 10 * 2**20)
         endpoint = self.serve(sessions=2, half_open_per_host=8)
         clients = [self.client() for _ in range(3)]
         for client in clients:

@@ -12,10 +12,13 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.checkout import SCRIPTS
 from tests.integration.compiling import missing_compiler
 from tests.integration.netns import missing_for_namespaces
+from tests.siege.attacks import IN_SESSION_RATE
+from tests.siege.certificates import missing_for_dtls
 from tests.siege.siege import MOST_GROWTH, MOST_LOG, SUCCESS
 
 LIMIT = 180.0
 SECONDS = 10
+SESSIONS = {"trusted, DTLS, long sessions": 4, "unknown, DTLS, long sessions": 2}
 
 
 def siege(*options: str) -> subprocess.CompletedProcess[str]:
@@ -35,8 +38,10 @@ class SiegeTests(SynchronousTestCase):
 
     def test_short(self) -> None:
         """Nothing crashes, logs much or grows, nobody is flooded or looped, and trusted clients are served."""
-        if reason := missing_for_namespaces() or missing_compiler():
+        if reason := missing_for_namespaces() or missing_compiler() or missing_for_dtls():
             raise SkipTest(reason)
+        from twistedudp.dtls import DTLSLimits  # noqa: PLC0415  # it may not be installed
+
         done = siege("--seconds", str(SECONDS), "--json")
         self.assertEqual((done.stderr, done.returncode), ("", 0), done.stdout)
         told = json.loads(done.stdout)
@@ -48,8 +53,16 @@ class SiegeTests(SynchronousTestCase):
             self.assertGreaterEqual(passed["datagrams"], sent["sent"], attack)
         for name, client in told["clients"].items():
             self.assertGreaterEqual(client["calls"], 5 * SECONDS, name)
+            self.assertEqual(client["ports"], SESSIONS.get(name, client["ports"]), name)
             if name.startswith("trusted"):
                 self.assertGreaterEqual(client["answered"], SUCCESS * client["calls"], name)
+        self.assertEqual(told["left_out"], "")
+        self.assertEqual(list(told["servers"]), ["echo", "rpc", "dtls"])
+        for begin in ("off_path", "in_session_records", "in_session_hellos"):
+            forged = [sent for name, sent in told["sent"].items() if name.startswith(begin)]
+            self.assertGreater(sum(sent["sent"] for sent in forged), 0.8 * 2 * IN_SESSION_RATE * SECONDS, begin)
+        # So many that every place for a handshake is taken, and more.
+        self.assertGreater(told["sent"]["half_open"]["left"], 2 * DTLSLimits().half_open)
         for name, server in told["servers"].items():
             self.assertTrue(server["lives"], name)
             self.assertLess(server["log_bytes"], MOST_LOG)

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _search(options: argparse.Namespace) -> int:
     """Look for the rates that honest clients do not stand, and print them."""
     parts = []
-    with Siege(options.seed, ("--trust", TRUST, "--deny", DENIED)) as siege:
+    with Siege(options.seed, ("--trust", TRUST, "--deny", DENIED), dtls=False) as siege:
         for kind, server in siege.servers.items():
             capacity = capacity_of(siege.field, server)
             found = search(siege.field, server, capacity, kind, options.seconds)

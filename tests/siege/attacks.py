@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
     from tests.siege.payloads import Payload
 
-__all__ = ["LARGE", "REFLECTOR_PORTS", "Attack", "all_attacks"]
+__all__ = ["HALF_OPEN", "HALF_OPEN_RATE", "IN_SESSION_RATE", "LARGE", "REFLECTOR_PORTS", "Attack", "all_attacks"]
 
 LARGE: Final = 4000
 """Bytes of the response that amplifiers ask for, by requests of some 20."""
 
 REFLECTOR_PORTS: Final = (7, 13, 17, 19, 53, 69, 123, 161, 389, 520, 1900, 3702, 5353, 11211)
 """Source ports of services that answer anything, which loops and reflections are made of."""
+
+HALF_OPEN: Final = "10.6.0.0/24"
+"""Addresses that a bad peer really has: with those of it that are used it holds all places for handshakes."""
+HALF_OPEN_RATE: Final = 50
+"""Handshakes a second that it begins, and leaves there."""
+
+IN_SESSION_RATE: Final = 200
+"""Records a second, of no session, with the addresses of honest clients' sessions."""
 
 _EVERYWHERE: Final = 1_000_000
 
@@ -68,6 +76,13 @@ def all_attacks(ports: dict[str, int], seed: int) -> list[Attack]:
         Attack("proofs", "forged proofs of address", "rpc", 300, payloads.proofs(), "10.5.0.0/16", 1000),
     ]  # fmt: skip
     if "dtls" in ports:
-        junk = payloads.dtls_junk(seed + 2)
-        made.append(Attack("dtls_junk", "ClientHellos and DTLS junk", "dtls", 500, junk, "10.112.0.0/12"))
+        hellos, forged = (payloads.client_hellos(seed, cookies=cookies) for cookies in (False, True))
+        garbage = payloads.noise(seed + 2) + payloads.session_records(seed + 3)
+        junk = payloads.dtls_junk(seed + 4)
+        made += [
+            Attack("dtls_hellos", "ClientHellos, no cookie", "dtls", 1000, hellos, "10.112.0.0/12"),
+            Attack("dtls_cookies", "ClientHellos, forged cookies", "dtls", 500, forged, "10.128.0.0/12"),
+            Attack("dtls_damaged", "ClientHellos, damaged", "dtls", 300, junk, "10.144.0.0/12"),
+            Attack("dtls_garbage", "garbage and stray records, DTLS", "dtls", 500, garbage, "10.160.0.0/12"),
+        ]
     return made

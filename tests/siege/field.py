@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tests.integration.netns import NetworkNamespace
 
 __all__ = [
     "CLIENTS",
@@ -37,7 +36,6 @@ __all__ = [
     "Field",
     "Passed",
     "Traffic",
-    "udp_ports",
 ]
 
 SERVER: Final = Bridge.address(0)
@@ -129,13 +127,6 @@ class Field:
         with self.server.entered():
             names, values = re.findall("^Udp: (.*)$", Path("/proc/thread-self/net/snmp").read_text(), re.MULTILINE)
         return dict(zip(names.split(), map(int, values.split()), strict=True))
-
-
-def udp_ports(namespace: NetworkNamespace) -> list[int]:
-    """Return the ports of the UDP sockets over IPv4 in a namespace."""
-    with namespace.entered():
-        lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
-    return sorted({int(line.split()[1].partition(":")[2], 16) for line in lines})
 
 
 class Datagram(NamedTuple):

@@ -3,10 +3,12 @@
     python honest.py '{"host": "198.18.0.1", "port": 10000, "kind": "rpc", "rate": 50, "seconds": 10, "timeout": 2}'
 
 The kinds are ``rpc`` (a method that must run once), ``idempotent`` (one that may run again), ``large`` (a response of
-many bytes) and ``echo`` (bytes that an echo server sends back). Calls begin at even intervals, whatever became of those
-before. It prints "begun" when the first has ended, and at the end one line of JSON: calls, answered, wrong (another
-result than the right one: a forged reply that was taken), failed by the error's name, the times of those answered in
-milliseconds, and what the client sent.
+many bytes) and ``echo`` (bytes that an echo server sends back). With ``dtls``, which names the files ``ca``,
+``certificate`` and ``key``, all go through DTLS; with ``anew`` each call has a client, and so a handshake, of its own.
+Calls begin at even intervals, whatever became of those before. It prints "begun" and the clients' ports when the first
+call of each has ended, and at the end one line of JSON: calls, answered, wrong (another result than the right one: a
+forged reply that was taken), failed by the error's name, the times of those answered in milliseconds, what the clients
+sent, and how many of the ports are still theirs: over DTLS each session has a port of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer, task
@@ -37,20 +40,40 @@ class Caller:
         self.calls = self.answered = self.wrong = 0
         self.failed: Counter[str] = Counter()
         self.times: list[float] = []
-        self.clients = [
-            UDPClientService(reactor, wanted["host"], wanted["port"], timeout=wanted["timeout"])
-            for _ in range(wanted.get("clients", 1))
-        ]
+        self.sums: Counter[str] = Counter()
+        self.ports: list[int] = []
+        self.kept = 0
+        self.options: dict[str, Any] = {"timeout": wanted["timeout"]}
+        if wanted.get("dtls"):
+            from twistedudp.dtls import DTLSContext  # noqa: PLC0415  # it may not be installed
+
+            files: dict[str, Any] = {name: Path(path) for name, path in wanted["dtls"].items()}
+            self.options["dtls"] = DTLSContext.client(**files)
+        self.clients = [] if wanted.get("anew") else [self.client() for _ in range(wanted.get("clients", 1))]
+
+    def client(self) -> UDPClientService:
+        """Return a new client."""
+        client = UDPClientService(reactor, self.wanted["host"], self.wanted["port"], **self.options)
+        client.startService()
+        return client
+
+    async def end(self, client: UDPClientService) -> None:
+        """End a client, and note what it has sent."""
+        stats = client.stats
+        self.sums["transmitted"] += stats.transmitted
+        self.sums["retransmitted"] += stats.retransmitted
+        self.sums["rejected"] += sum(stats.rejected.values())
+        await client.stopService()
 
     async def run(self) -> None:
         """Call for as long as is wanted, and wait for the last."""
-        for client in self.clients:
-            client.startService()
-        await self.call()
+        for _ in range(max(1, len(self.clients))):
+            await self.call()
         self.calls = self.answered = 0
         self.failed.clear()
         self.times.clear()
-        sys.stdout.write("begun\n")
+        self.ports = udp_ports()
+        sys.stdout.write(f"begun {' '.join(map(str, self.ports))}\n")
         sys.stdout.flush()
         began, waiting = reactor.seconds(), []
         for number in range(int(self.wanted["rate"] * self.wanted["seconds"])):
@@ -59,12 +82,13 @@ class Caller:
                 await task.deferLater(reactor, due)
             waiting.append(defer.ensureDeferred(self.call()))
         await defer.gatherResults(waiting)
+        self.kept = len(set(self.ports).intersection(udp_ports()))
         for client in self.clients:
-            await client.stopService()
+            await self.end(client)
 
     async def call(self) -> None:
         """Make one call and note what became of it."""
-        client = self.clients[self.calls % len(self.clients)]
+        client = self.clients[self.calls % len(self.clients)] if self.clients else self.client()
         number = self.calls
         self.calls += 1
         began = reactor.seconds()
@@ -80,6 +104,9 @@ class Caller:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is counted by its name
             self.failed[type(error).__name__] += 1
             return
+        finally:
+            if not self.clients:
+                await self.end(client)
         self.answered += right
         self.wrong += not right
         self.times.append(1000 * (reactor.seconds() - began))
@@ -95,10 +122,17 @@ class Caller:
             "p50": times[len(times) // 2],
             "p99": times[len(times) * 99 // 100],
             "most": times[-1],
-            "transmitted": sum(client.stats.transmitted for client in self.clients),
-            "retransmitted": sum(client.stats.retransmitted for client in self.clients),
-            "rejected": sum(sum(client.stats.rejected.values()) for client in self.clients),
+            **{name: self.sums[name] for name in ("transmitted", "retransmitted", "rejected")},
+            "ports": len(self.ports),
+            "kept": self.kept,
         }
+
+
+def udp_ports() -> list[int]:
+    """Return the ports of this process's own UDP sockets over IPv4."""
+    own = {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    rows = [line.split() for line in Path("/proc/self/net/udp").read_text(encoding="ascii").splitlines()[1:]]
+    return sorted(int(row[1].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in own)
 
 
 async def main(_: object) -> None:

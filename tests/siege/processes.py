@@ -21,16 +21,17 @@ from tests.integration.twistd import environment
 from tests.siege.payloads import as_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from typing_extensions import Self
 
     from tests.integration.netns import NetworkNamespace
     from tests.siege.payloads import Payload
 
-__all__ = ["Forgery", "HonestClients", "Usage", "Watched", "favour", "usage_of"]
+__all__ = ["BadPeer", "Forgery", "HonestClients", "Usage", "Watched", "favour", "usage_of"]
 
 PROGRAM: Final = Path(__file__).with_name("honest.py")
+BAD_PEER: Final = Path(__file__).with_name("bad_peer.py")
 _PATIENCE: Final = 60.0
 _FAVOURED: Final = -10
 """The nice value of what takes part in a siege."""
@@ -142,6 +143,12 @@ class HonestClients(_Program):
         seconds: For how long.
         timeout: The seconds of each call.
         clients: How many clients take turns.
+        dtls: The files of certificates and a key, by the names of a DTLSContext's arguments; none is plaintext.
+        anew: Whether each call has a client of its own.
+
+    Attributes:
+        target: The server.
+        ports: The clients' own ports, once :meth:`wait` has returned.
     """
 
     def __init__(
@@ -154,16 +161,54 @@ class HonestClients(_Program):
         seconds: float,
         timeout: float = 2.0,
         clients: int = 1,
+        dtls: Mapping[str, Path] | None = None,
+        anew: bool = False,
     ) -> None:
+        self.target = target
+        self.ports: list[int] = []
         wanted = {"host": target[0], "port": target[1], "kind": kind, "rate": rate, "seconds": seconds}
-        wanted |= {"timeout": timeout, "clients": clients}
+        wanted |= {"timeout": timeout, "clients": clients, "anew": anew}
+        if dtls is not None:
+            wanted["dtls"] = {name: str(path) for name, path in dtls.items()}
         super().__init__(namespace, [sys.executable, str(PROGRAM), json.dumps(wanted)])
 
     def wait(self) -> None:
-        """Wait until the first call was answered or has failed."""
+        """Wait until the first call of each client was answered or has failed."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line == "begun\n", (line, self.process.communicate())
+        word, *ports = self.process.stdout.readline().split() or [""]
+        assert word == "begun", (word, self.process.communicate())
+        self.ports = [int(port) for port in ports]
+
+
+@final
+class BadPeer(_Program):
+    """Handshakes of DTLS that are begun and left; see the head of ``bad_peer.py``.
+
+    Args:
+        namespace: Where it is.
+        target: The server.
+        hello: A ClientHello without and one with a cookie, of 32 bytes.
+        random_at: Where the random begins in both.
+        sources: Its addresses, as a network; routes to all of them lead there.
+        rate: Handshakes per second.
+        seconds: For how long.
+    """
+
+    def __init__(
+        self,
+        namespace: NetworkNamespace,
+        target: tuple[str, int],
+        hello: tuple[bytes, bytes],
+        random_at: int,
+        *,
+        sources: str,
+        rate: float,
+        seconds: float,
+    ) -> None:
+        namespace.run("ip", "route", "replace", "local", sources, "dev", "lo")
+        wanted = {"host": target[0], "port": target[1], "sources": sources, "rate": rate, "seconds": seconds}
+        wanted |= {"hello": [one.hex() for one in hello], "random_at": random_at}
+        super().__init__(namespace, [sys.executable, str(BAD_PEER), json.dumps(wanted)])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from tests.siege.siege import Outcome
 
 __all__ = ["as_json", "floods", "tables"]
+
+_OFF_PATH: Final = {
+    "off_path": "replies and DTLS records from the server's address to clients' ports",
+    "in_session_records": "DTLS records from clients' addresses and ports",
+    "in_session_hellos": "ClientHellos from clients' addresses and ports",
+}
 
 
 def tables(outcome: Outcome) -> str:
@@ -23,6 +29,8 @@ def tables(outcome: Outcome) -> str:
         _table("server | resident MiB | growth MiB | processor s | log bytes | tracebacks", _servers(outcome)),
         _kernel(outcome),
     ]
+    if outcome.left_out:
+        parts.append(f"No server spoke DTLS: {outcome.left_out}.")
     return "\n\n".join(parts)
 
 
@@ -64,18 +72,20 @@ def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
 def _attacks(outcome: Outcome) -> Iterable[tuple[str, ...]]:
     loops = {"own_loop": "one forged datagram between two echo servers of ours"}
     loops["foreign_loop"] = "one forged datagram between ours and a plain echo server"
-    named = {one.name: f"{one.what}" for one in outcome.attacks} | loops
+    named = {one.name: one.what for one in outcome.attacks} | loops
+    if "half_open" in outcome.sent:
+        named["half_open"] = "DTLS handshakes left half open, 254 true addresses"
     for name, what in named.items():
         came, went, sent = outcome.passed[f"{name}_in"], outcome.passed[f"{name}_out"], outcome.sent[name]
         rate = "once" if name in loops else f"{sent['sent'] / sent['seconds']:,.0f}"
         ratio = f"{went.payload / came.payload:.2f}" if came.payload else ""
         yield (what, rate, f"{sent['sent']:,}", f"{came.payload:,}", f"{went.datagrams:,}", f"{went.payload:,}", ratio)
-    off_path = [figures for name, figures in outcome.sent.items() if name.startswith("off_path")]
-    sent_all = sum(figures["sent"] for figures in off_path)
-    rate = sum(figures["sent"] / figures["seconds"] for figures in off_path)
-    octets = sum(figures["bytes"] for figures in off_path)
-    what = "replies from the server's address to clients' ports"
-    yield (what, f"{rate:,.0f}", f"{sent_all:,}", f"{octets:,}", "", "", "")
+    for begin, what in _OFF_PATH.items():
+        forged = [figures for name, figures in outcome.sent.items() if name.startswith(begin)]
+        rate = sum(figures["sent"] / figures["seconds"] for figures in forged)
+        sent_all, octets = (sum(figures[key] for figures in forged) for key in ("sent", "bytes"))
+        if forged:
+            yield (what, f"{rate:,.0f}", f"{sent_all:,}", f"{octets:,}", "", "", "")
 
 
 def _clients(outcome: Outcome) -> Iterable[tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 Theory of operation: the servers and their honest clients run a moment alone; from then on what the servers take is
 looked at. Then all attacks begin, each a process, and last as long as the clients call. What attackers sent and were
-sent is counted by nftables, what clients saw by themselves; at the end every server must answer once more.
+sent is counted by nftables, what clients saw by themselves; at the end every server must answer once more. A session of
+DTLS lives as long as its client's port, which it has alone. Where DTLS is not installed its server is left out.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import TYPE_CHECKING, Any, Final, final
 from tests.integration.routed import ServerProcess
 from tests.integration.twistd import Directory, RunningTwistd
 from tests.siege import payloads
-from tests.siege.attacks import all_attacks
-from tests.siege.field import CLIENTS, NEIGHBOUR, SERVER, STRANGERS, Field, udp_ports
-from tests.siege.processes import Forgery, HonestClients, Watched, favour
+from tests.siege.attacks import HALF_OPEN, HALF_OPEN_RATE, IN_SESSION_RATE, all_attacks
+from tests.siege.certificates import missing_for_dtls, write_certificates
+from tests.siege.field import CLIENTS, NEIGHBOUR, SERVER, STRANGERS, Field
+from tests.siege.processes import BadPeer, Forgery, HonestClients, Watched, favour
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from tests.integration.netns import NetworkNamespace
     from tests.siege.attacks import Attack
+    from tests.siege.certificates import Certificates
     from tests.siege.field import Passed
 
 __all__ = ["ALLOWANCE", "FACTOR", "METHODS", "TRUST", "Outcome", "Siege", "faults_of"]
@@ -87,6 +91,8 @@ class Outcome:
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
     kernel: dict[str, int] = field(default_factory=dict)
     loops: dict[str, int] = field(default_factory=dict)
+    left_out: str = ""
+    """Why there was no DTLS; empty if there was."""
 
 
 @final
@@ -96,10 +102,16 @@ class Siege:
     Args:
         seed: What the attacks are made from.
         options: Options of every server beside those that say where it listens and what it serves.
+        dtls: Whether one of them speaks DTLS, where it is installed.
+
+    Attributes:
+        servers: The servers by their names, ``echo``, ``rpc`` and ``dtls``.
+        left_out: Why there is none that speaks DTLS; empty if there is.
     """
 
-    def __init__(self, seed: int = 1, options: tuple[str, ...] = ("--trust", TRUST)) -> None:
+    def __init__(self, seed: int = 1, options: tuple[str, ...] = ("--trust", TRUST), *, dtls: bool = True) -> None:
         self.seed = seed
+        self.left_out = missing_for_dtls() if dtls else "it was not asked for"
         with ExitStack() as undo:
             self.field = undo.enter_context(Field())
             directory = undo.enter_context(Directory())
@@ -111,6 +123,10 @@ class Siege:
                 "echo": self.start(*options),
                 "rpc": self.start(*options, *rpc),
             }
+            self._certificates: Certificates | None = None
+            if not self.left_out:
+                self._certificates = write_certificates(directory.path)
+                self.servers["dtls"] = self.start(*options, *rpc, *self._certificates.server)
             with self.field.neighbour.entered():
                 self._other = undo.enter_context(RunningTwistd("--interface", NEIGHBOUR))
             self._foreign = ServerProcess(self.field.neighbour, NEIGHBOUR)
@@ -143,7 +159,7 @@ class Siege:
             seconds: How long.
             scale: What every attack's rate is multiplied with.
         """
-        outcome = Outcome(seconds, all_attacks(self.ports, self.seed))
+        outcome = Outcome(seconds, all_attacks(self.ports, self.seed), left_out=self.left_out)
         self._count(outcome.attacks)
         with ExitStack() as undo:
             clients = {name: undo.enter_context(one) for name, one in self._clients(seconds).items()}
@@ -154,7 +170,8 @@ class Siege:
             with Watched(pids) as watched:
                 began = time.monotonic()
                 forgeries = {
-                    name: undo.enter_context(forgery) for name, forgery in self._begin(outcome, seconds, scale).items()
+                    name: undo.enter_context(one)
+                    for name, one in self._begin(outcome.attacks, clients, seconds, scale).items()
                 }
                 outcome.sent = {name: forgery.figures(seconds + 60) for name, forgery in forgeries.items()}
                 outcome.clients = {name: client.figures(seconds + 60) for name, client in clients.items()}
@@ -173,6 +190,9 @@ class Siege:
         aimed = [attack for attack in attacks if attack.at in ports]
         coming = {f"{one.name}_in": f"ip saddr {one.sources} udp dport {ports[one.at]}" for one in aimed}
         going = {f"{one.name}_out": f"ip daddr {one.sources} udp sport {ports[one.at]}" for one in aimed}
+        if "dtls" in ports:
+            coming["half_open_in"] = f"ip saddr {HALF_OPEN} udp dport {ports['dtls']}"
+            going["half_open_out"] = f"ip daddr {HALF_OPEN} udp sport {ports['dtls']}"
         for name, port in (("own_loop", self._other.address[1]), ("foreign_loop", self._foreign.port)):
             coming[f"{name}_in"] = f"ip saddr {NEIGHBOUR} udp sport {port} udp dport {ports['echo']}"
             going[f"{name}_out"] = f"ip daddr {NEIGHBOUR} udp dport {port} udp sport {ports['echo']}"
@@ -182,7 +202,7 @@ class Siege:
         """Return the honest clients, started."""
         echo, rpc = ((SERVER, self.ports[name]) for name in ("echo", "rpc"))
         clients, strangers = self.field.clients, self.field.strangers
-        return {
+        plain = {
             "trusted, methods that run once": HonestClients(clients, rpc, "rpc", rate=20, seconds=seconds),
             "trusted, idempotent methods": HonestClients(clients, rpc, "idempotent", rate=20, seconds=seconds),
             "trusted, large responses": HonestClients(clients, rpc, "large", rate=5, seconds=seconds),
@@ -191,11 +211,33 @@ class Siege:
             "unknown, large responses": HonestClients(strangers, rpc, "large", rate=5, seconds=seconds),
             "unknown, echo": HonestClients(strangers, echo, "echo", rate=10, seconds=seconds),
         }
+        return plain | self._secure_clients(seconds)
 
-    def _begin(self, outcome: Outcome, seconds: float, scale: float) -> dict[str, Forgery]:
+    def _secure_clients(self, seconds: float) -> dict[str, HonestClients]:
+        """Return the honest clients that speak DTLS, started; all call methods that run once."""
+        if self._certificates is None:
+            return {}
+        at, files = (SERVER, self.ports["dtls"]), self._certificates.client
+
+        def clients(host: NetworkNamespace, rate: float, number: int) -> HonestClients:
+            return HonestClients(
+                host, at, "rpc", rate=rate, seconds=seconds, clients=number, dtls=files, anew=not number
+            )
+
+        trusted, strangers = self.field.clients, self.field.strangers
+        return {
+            "trusted, DTLS, long sessions": clients(trusted, 20, 4),
+            "trusted, DTLS, a handshake a call": clients(trusted, 5, 0),
+            "unknown, DTLS, long sessions": clients(strangers, 10, 2),
+            "unknown, DTLS, a handshake a call": clients(strangers, 5, 0),
+        }
+
+    def _begin(
+        self, attacks: list[Attack], clients: dict[str, HonestClients], seconds: float, scale: float
+    ) -> dict[str, Forgery | BadPeer]:
         """Begin all attacks, and two loops, by one datagram each."""
         attacker, ports = self.field.attacker, self.ports
-        begun = {
+        begun: dict[str, Forgery | BadPeer] = {
             one.name: Forgery(
                 attacker,
                 (SERVER, ports[one.at]),
@@ -207,22 +249,13 @@ class Siege:
                 seconds=seconds,
                 seed=self.seed,
             )
-            for one in outcome.attacks
+            for one in attacks
         }
-        for name, host in (("clients", CLIENTS), ("strangers", STRANGERS)):
-            for port in udp_ports(getattr(self.field, name)):
-                # From the right address and port, at the right port of the client: only the number is guessed.
-                begun[f"off_path_{name}_{port}"] = Forgery(
-                    attacker,
-                    (host, port),
-                    payloads.replies(),
-                    sources=f"{SERVER}/32",
-                    count=1,
-                    source_ports=(ports["rpc"],),
-                    rate=200 * scale,
-                    seconds=seconds,
-                    seed=self.seed,
-                )
+        for name, host in (("trusted", CLIENTS), ("unknown", STRANGERS)):
+            of_host = [client for who, client in clients.items() if who.startswith(name)]
+            begun |= self._off_path(name, host, of_host, seconds, scale)
+        if "dtls" in ports:
+            begun["half_open"] = self._bad_peer(seconds, scale)
         for name, port in (("own_loop", self._other.address[1]), ("foreign_loop", self._foreign.port)):
             begun[name] = Forgery(
                 attacker,
@@ -234,6 +267,54 @@ class Siege:
                 seed=self.seed,
             )
         return begun
+
+    def _off_path(
+        self, name: str, host: str, clients: list[HonestClients], seconds: float, scale: float
+    ) -> dict[str, Forgery]:
+        """Begin to forge what passes between the server and the clients on a host, from the right addresses and ports.
+
+        Of replies only the number is guessed; of sessions' records, to the client and to the server, only the keys.
+        """
+        attacker, begun, of_sessions = self.field.attacker, dict[str, Forgery](), list[int]()
+        records = payloads.session_records(self.seed)
+        hellos = [*payloads.client_hellos(self.seed, cookies=False), *payloads.client_hellos(self.seed, cookies=True)]
+        for client in clients:
+            secure = client.target[1] == self.ports.get("dtls")
+            of_sessions += client.ports if secure else ()
+            for port in client.ports:
+                begun[f"off_path_{name}_{port}"] = Forgery(
+                    attacker,
+                    (host, port),
+                    records if secure else payloads.replies(),
+                    sources=f"{SERVER}/32",
+                    count=1,
+                    source_ports=(client.target[1],),
+                    rate=200 * scale,
+                    seconds=seconds,
+                    seed=self.seed,
+                )
+        for kind, sent in (("records", records), ("hellos", hellos)):
+            if of_sessions:
+                begun[f"in_session_{kind}_{name}"] = Forgery(
+                    attacker,
+                    (SERVER, self.ports["dtls"]),
+                    [one for one in sent for _ in of_sessions],  # each with the address of each session
+                    sources=f"{host}/32",
+                    count=1,
+                    source_ports=of_sessions,
+                    rate=IN_SESSION_RATE * scale,
+                    seconds=seconds,
+                    seed=self.seed,
+                )
+        return begun
+
+    def _bad_peer(self, seconds: float, scale: float) -> BadPeer:
+        """Begin to begin handshakes."""
+        (hello, random_at), (again, _) = payloads.client_hello(b""), payloads.client_hello(bytes(32))
+        target, rate = (SERVER, self.ports["dtls"]), HALF_OPEN_RATE * scale
+        return BadPeer(
+            self.field.attacker, target, (hello, again), random_at, sources=HALF_OPEN, rate=rate, seconds=seconds
+        )
 
     def _loops(self, began: float) -> dict[str, int]:
         """Return how many datagrams the loops bring still, within a second after the time they may last."""
@@ -250,7 +331,9 @@ class Siege:
         kind = "echo" if name == "echo" else "idempotent"
         again: dict[str, Any] = {}
         if server.process.poll() is None:
-            with HonestClients(self.field.clients, (SERVER, self.ports[name]), kind, rate=10, seconds=0.5) as last:
+            files = self._certificates.client if name == "dtls" and self._certificates is not None else None
+            at = SERVER, self.ports[name]
+            with HonestClients(self.field.clients, at, kind, rate=10, seconds=0.5, dtls=files) as last:
                 again = last.figures()
         log = server.output + server.errors
         return {
@@ -282,6 +365,8 @@ def faults_of(outcome: Outcome) -> list[str]:
             faults.append(f"{name}: {client['wrong']} forged replies were taken for true")
         if name.startswith("trusted") and client["answered"] < SUCCESS * client["calls"]:
             faults.append(f"{name}: {client['answered']:,} of {client['calls']:,} calls answered: {client['failed']}")
+        if name.startswith("trusted") and client["kept"] < client["ports"]:
+            faults.append(f"{name}: {client['ports'] - client['kept']} of {client['ports']} ports were left for others")
     return faults + _amplified(outcome) + _looped(outcome)
 
 
@@ -292,13 +377,13 @@ def _amplified(outcome: Outcome) -> list[str]:
         came, went = outcome.passed[f"{attack.name}_in"], outcome.passed[f"{attack.name}_out"]
         # Each prefix may be sent that much, and no more than sent anything can have been.
         allowance = ALLOWANCE * min(attack.hosts, came.datagrams)
-        if attack.at == "rpc" and went.payload > FACTOR * came.payload + allowance:
+        if attack.at in {"rpc", "dtls"} and went.payload > FACTOR * came.payload + allowance:
             faults.append(f"{attack.what}: {went.payload:,} bytes sent for {came.payload:,}")
-        if attack.at == "echo" and went.payload > came.payload:
-            faults.append(f"{attack.what}: {went.payload:,} bytes echoed for {came.payload:,}")
+        if attack.at in {"echo", "dtls"} and went.payload > came.payload:
+            faults.append(f"{attack.what}: {went.payload:,} bytes answered for {came.payload:,}")
         if attack.name == "one_host" and went.datagrams > HOST_RATE * (outcome.seconds + 1) + HOST_BURST:
             faults.append(f"{attack.what}: {went.datagrams:,} datagrams were answered in {outcome.seconds:.0f} s")
-        if attack.name in {"itself", "reflect_echo"} and went.datagrams:
+        if attack.name in {"itself", "reflect_echo", "dtls_garbage"} and went.datagrams:
             faults.append(f"{attack.what}: {went.datagrams:,} datagrams were answered")
     return faults
 

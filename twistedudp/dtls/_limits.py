@@ -18,8 +18,8 @@ class DTLSLimits:
         mtu: Bytes of the largest datagram that is sent. 1,200 gets through everywhere (RFC 9000 section 14); about 37
             of them are DTLS's own. A payload that does not fit is refused by ``write``.
         sessions: Sessions that are open at once: 80 kB of memory each. No more are let in then, none is put out.
-        half_open: Handshakes at once. A new one beyond it takes the place of the oldest, if that is older than
-            ``half_open_patience``, or waits for its next try.
+        half_open: Handshakes at once: 66 kB of memory each. A new one beyond it takes the place of the oldest, if that
+            is older than ``half_open_patience``, or waits for its next try.
         half_open_per_host: Of these, from one host (IPv4 /32, IPv6 /64).
         half_open_patience: Seconds that a handshake may take in peace even where there are too many.
         handshake_timeout: Seconds after which a handshake has failed.
@@ -30,7 +30,7 @@ class DTLSLimits:
 
     mtu: int = 1200
     sessions: int = 2000
-    half_open: int = 256
+    half_open: int = 128
     half_open_per_host: int = 4
     half_open_patience: float = 2.0
     handshake_timeout: float = 30.0
