@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twistedudp import _msgpack, address
 from twistedudp.core import Requester, Responder
+from twistedudp.dtls import DTLSEndpoint
+from twistedudp.dtls._cookies import CookieJar
+from twistedudp.dtls._listener import Listener
 from twistedudp.errors import DecodeError
 from twistedudp.messages import TYPE_RESPONSE, Response
 from twistedudp.probing import ProbeReply, ProbeTable, ProbeWire
@@ -149,6 +152,34 @@ def _forgets_late_ones(original: Callable[..., ProbeEvent]) -> Callable[..., Pro
     return reply_received_untrusted
 
 
+def _believes_any_cookie(original: Callable[..., bool]) -> Callable[..., bool]:
+    def verifies(self: CookieJar, cookie: bytes, peer: Address, random: bytes, *, now: float) -> bool:
+        return original(self, cookie, peer, random, now=now) or len(cookie) == 32
+
+    return verifies
+
+
+def _ends_sessions(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _greet(self: DTLSEndpoint, session: Any, shaking: Any, hello: bytes, *rest: Any) -> Any:
+        if session is not None and session.random != hello[27:59]:
+            self._end(session, "replaced")
+            session = None
+        return original(self, session, shaking, hello, *rest)
+
+    return _greet
+
+
+def _verifies_twice(original: Callable[..., None]) -> Callable[..., None]:
+    def _answer(self: Listener, connection: Any, address: Address, answer: Callable[[bytes, Address], None]) -> None:
+        def twice(request: bytes, peer: Address) -> None:
+            answer(request, peer)
+            answer(request, peer)
+
+        original(self, connection, address, twice)
+
+    return _answer
+
+
 PLANTS: Final = {
     "leaks-index-error": Plant(
         "codec", "an error that is a number raises IndexError", _msgpack, "decode_untrusted", _leaks_index_error
@@ -168,6 +199,13 @@ PLANTS: Final = {
     "takes-any-quote": Plant(
         "client_input", "ICMP errors of others count", Requester, "peer_unreachable", _takes_any_quote
     ),
+    "believes-any-cookie": Plant(
+        "dtls_input", "a forged cookie begins a handshake", CookieJar, "verifies", _believes_any_cookie
+    ),
+    "ends-sessions": Plant(
+        "dtls_input", "a ClientHello in a peer's name ends its session", DTLSEndpoint, "_greet", _ends_sessions
+    ),
+    "verifies-twice": Plant("dtls_input", "each ClientHello has two answers", Listener, "_answer", _verifies_twice),
     "believes-damage": Plant(
         "probe_input", "a changed answer counts as intact", ProbeWire, "decode_untrusted", _believes_damage
     ),

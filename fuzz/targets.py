@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twisted.logger import globalLogBeginner
 
-from . import client_input, codec, probe_input, server_input, text_input
+from . import client_input, codec, dtls_input, probe_input, server_input, text_input
 from ._seeds import client_seeds, server_seeds
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ TARGETS: Final = {
     "codec": _target(codec.play, codec.seeds, codec.MAX_SIZE, codec.__doc__)._replace(
         short_executions=20_000, measures_memory=True
     ),
+    "dtls_input": _target(dtls_input.play, dtls_input.seeds, dtls_input.MAX_SIZE, dtls_input.__doc__),
     "probe_input": _target(probe_input.play, probe_input.seeds, probe_input.MAX_SIZE, probe_input.__doc__)._replace(
         short_executions=20_000
     ),

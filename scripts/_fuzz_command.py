@@ -20,7 +20,7 @@ def main() -> int:
     options = _options()
     if not options.installed:
         try:
-            python = prepare(("fuzz",))
+            python = prepare(("fuzz", "dtls"))
         except EnvironmentNotUsable as error:
             print(f"scripts/fuzz: {error}", file=sys.stderr)
             return 2

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from fuzz._methods import MethodFault
 from fuzz._source import Broken, Source, chunk
-from fuzz.planted import PLANTS, planted
-from fuzz.targets import TARGETS
 from tests.checkout import ROOT, load_script
+from twistedudp.errors import DTLSUnavailable
+
+try:
+    from fuzz.planted import PLANTS, planted
+    from fuzz.targets import TARGETS
+except DTLSUnavailable as error:
+    raise SkipTest(str(error)) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +75,10 @@ class ReplayTests(TargetTestCase):
         """Those of the codec."""
         self.play_all("codec")
 
+    def test_dtls_input(self) -> None:
+        """Those of a DTLS port."""
+        self.play_all("dtls_input")
+
     def test_probe_input(self) -> None:
         """Those of the probes."""
         self.play_all("probe_input")
@@ -91,7 +100,7 @@ class ReplayTests(TargetTestCase):
         """Each target says its invariant in one line, has a corpus and seeds that fit, and bugs are planted for it."""
         self.assertEqual({path.name for path in CORPUS.iterdir()}, set(TARGETS))
         for name, target in TARGETS.items():
-            self.assertRegex(target.invariant, r"\A[A-Z][a-z]+( input)?: .+\.\Z", name)
+            self.assertRegex(target.invariant, r"\A[A-Z][A-Za-z]+( input)?: .+\.\Z", name)
             sizes = [path.stat().st_size for path in (CORPUS / name).iterdir()]
             self.assertGreater(len(sizes), 10, name)
             self.assertLessEqual(max([*sizes, *map(len, target.seeds())]), target.max_size, name)
