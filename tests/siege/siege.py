@@ -365,8 +365,8 @@ def faults_of(outcome: Outcome) -> list[str]:
             faults.append(f"{name}: {client['wrong']} forged replies were taken for true")
         if name.startswith("trusted") and client["answered"] < SUCCESS * client["calls"]:
             faults.append(f"{name}: {client['answered']:,} of {client['calls']:,} calls answered: {client['failed']}")
-        if name.startswith("trusted") and client["kept"] < client["ports"]:
-            faults.append(f"{name}: {client['ports'] - client['kept']} of {client['ports']} ports were left for others")
+        if name.startswith("trusted, DTLS") and client["kept"] < client["ports"]:
+            faults.append(f"{name}: {client['ports'] - client['kept']} of {client['ports']} sessions were lost")
     return faults + _amplified(outcome) + _looped(outcome)
 
 
