@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,13 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.search:
         return _search(options)
+    if not options.json:
+        sys.stdout.write(f"{options.seconds:g} seconds of everything at once; the figures come at the end.\n\n")
+        sys.stdout.flush()
     with Siege(options.seed) as siege:
         outcome = siege.run(options.seconds, options.scale)
     faults = faults_of(outcome)
     if options.json:
         sys.stdout.write(json.dumps(as_json(outcome, faults), indent=2) + "\n")
     else:
-        sys.stdout.write(tables(outcome) + "\n")
+        sys.stdout.write(tables(outcome, _width()) + "\n\n")
+        sys.stdout.flush()
     _write(options.markdown, "siege", tables(outcome))
     for fault in faults:
         sys.stderr.write(f"scripts/siege: {fault}\n")
@@ -41,16 +46,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _search(options: argparse.Namespace) -> int:
     """Look for the rates that honest clients do not stand, and print them."""
-    parts = []
+    parts, shown = [], []
     with Siege(options.seed, ("--trust", TRUST, "--deny", DENIED), dtls=False) as siege:
         for kind, server in siege.servers.items():
             capacity = capacity_of(siege.field, server)
             found = search(siege.field, server, capacity, kind, options.seconds)
             parts.append(floods(kind, capacity, found))
-    text = "\n\n".join(parts)
-    sys.stdout.write(text + "\n")
-    _write(options.markdown, "siege search", text)
+            shown.append(floods(kind, capacity, found, _width()))
+    sys.stdout.write("\n\n".join(shown) + "\n")
+    _write(options.markdown, "siege search", "\n\n".join(parts))
     return 0
+
+
+def _width() -> int:
+    """Return how many characters a line of the terminal has; 80 where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def _write(path: Path | None, place: str, text: str) -> None:
