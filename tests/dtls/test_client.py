@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
@@ -13,6 +14,7 @@ from twistedudp import transport
 from twistedudp.dtls import DTLSClient
 from twistedudp.dtls._failures import PeerRefused
 from twistedudp.errors import DTLSConfigurationError, DTLSHandshakeFailed, RequestAborted
+from twistedudp.interfaces import Unreachable
 
 if TYPE_CHECKING:
     from twistedudp.address import Address
@@ -144,6 +146,20 @@ class ClientTests(World):
         ((_, peer, reason, quoted),) = [told for told in notes(client).told if told[0] == "unreachable"]
         self.assertEqual((peer, reason, quoted), ((SERVER, PORT), "Connection refused", b"anybody?"))
         self.assertEqual(client.state, "open")
+
+    def test_forged_loss_of_a_payload(self) -> None:
+        """An ICMP error that quotes no more of a record than its header and nonce, which can be guessed, is forged."""
+        self.serve()
+        client = self.opened(self.client())
+        client.write(b"anybody?")
+        attempt: Any = client._attempt
+        record = self.datagrams(to_server=True)[-1]
+        forged = (b"", record[:1], record[:21], record[:28], record[:21] + bytes(17))
+        refused = Unreachable(errno.ECONNREFUSED, "Connection refused", 3, 3, SERVER)
+        for quoted in (*forged, record[:29], record):
+            attempt.peer_unreachable((SERVER, PORT), refused, quoted)
+        told = [told[-1] for told in notes(client).told if told[0] == "unreachable"]
+        self.assertEqual(told, [b"anybody?", b"anybody?"])
 
     def test_callers_have_their_own_deadlines(self) -> None:
         """Each caller waits until its own deadline, for the same handshake; one that is cancelled harms no other."""

@@ -36,6 +36,9 @@ __all__ = ["Attempt", "Owner"]
 _HELLO_QUOTED: Final = 59
 """Bytes of a ClientHello up to the end of its random."""
 
+_RECORD_QUOTED: Final = 29
+"""Bytes of a record up to the eighth of its ciphertext at least: the header, 13, and a nonce, 8, can be guessed."""
+
 
 class Owner(Protocol):
     """What an attempt tells."""
@@ -193,7 +196,7 @@ class Attempt(DatagramProtocol):
             return
         payload, sealed = self._last
         if self.session.opened:
-            if quoted and sealed.startswith(quoted):
+            if len(quoted) >= min(_RECORD_QUOTED, len(sealed)) > 0 and sealed.startswith(quoted):
                 self._owner.refused(reason, payload)
         elif len(quoted) >= _HELLO_QUOTED and quoted[27:_HELLO_QUOTED] == self._hello[27:_HELLO_QUOTED]:
             text = f"it cannot be reached: {reason.reason}; is a server running there?"
