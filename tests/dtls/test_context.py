@@ -37,6 +37,29 @@ if TYPE_CHECKING:
 
     from twisted.logger import LogEvent
 
+KEY_ON_SECT283K1 = b"""\
+-----BEGIN PRIVATE KEY-----
+MIGQAgEAMBAGByqGSM49AgEGBSuBBAAQBHkwdwIBAQQkAD8apfL6E+TWrcGRe9hG
+bIkRwoXeORF1DMPD6TXqDLLeRN2DoUwDSgAEBRhJkHkp6V6LGq5oZwzNWhsphxrz
+Lrlxb6qSycpSfH4+5E3+BytVlJr2dkWZ64LHnTmB/Fw3I/qrRysN69E1H+SVeRxx
+nLq4
+-----END PRIVATE KEY-----
+"""
+"""As OpenSSL makes it; nobody's."""
+
+CERTIFICATE_ON_SECT283K1 = b"""\
+-----BEGIN CERTIFICATE-----
+MIIBeTCCARigAwIBAgIUXb/dyt4ClT4b5VnYvJWpeykbwbkwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBeDAeFw0yNjExMjMwMDM4MDJaFw0yNjExMjYwMDM4MDJaMAwx
+CjAIBgNVBAMMAXgwXjAQBgcqhkjOPQIBBgUrgQQAEANKAAQFGEmQeSnpXosarmhn
+DM1aGymHGvMuuXFvqpLJylJ8fj7kTf4HK1WUmvZ2RZnrgsedOYH8XDcj+qtHKw3r
+0TUf5JV5HHGcurijUzBRMB0GA1UdDgQWBBSV0369FexJ9j1ejbrendggQlgx2DAf
+BgNVHSMEGDAWgBSV0369FexJ9j1ejbrendggQlgx2DAPBgNVHRMBAf8EBTADAQH/
+MAoGCCqGSM49BAMCA08AMEwCJAGEfBAsIjnx0c5R0L3cjDnDCyMqUolX/i/T/g7J
+XT0Vt52bwAIkAScnTD84VyqBFuDGbcTxTxl2bVlVKRT55zumx4crVAoI3apT
+-----END CERTIFICATE-----
+"""
+
 
 class FilesTests(SynchronousTestCase):
     """Certificates and keys, as files and as bytes."""
@@ -67,6 +90,7 @@ class FilesTests(SynchronousTestCase):
         for text in texts:
             self.assertIn(text, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
+        self.assertNotRegex(str(caught.exception), "holds no .* cannot be read")  # one reason, not both
 
     def test_files_and_bytes(self) -> None:
         """Paths, texts and bytes are taken alike."""
@@ -77,9 +101,9 @@ class FilesTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What cannot be used is told with the file's name and the reason."""
         missing = self.certificate.with_name("missing.pem")
-        self.refused(str(missing), "No such file", certificate=missing)
+        self.refused(f"the certificate {missing} cannot be read: No such file", certificate=missing)
         self.refused("the key", str(missing), "No such file", key=missing)
-        self.refused("the authority's certificate", "No such file", client_ca=missing)
+        self.refused(f"the authority's certificate {missing} cannot be read: No such file", client_ca=missing)
         self.refused(str(self.key), "holds no certificate", certificate=self.key)
         self.refused(str(self.certificate), "holds no private key", key=self.certificate)
         self.refused("the key does not belong to the certificate", key=authority().issue(["other"]).key)
@@ -87,6 +111,11 @@ class FilesTests(SynchronousTestCase):
         key = load_pem_private_key(server_credentials().key, None)
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
         self.refused("the key is encrypted", "openssl pkey", key=secret)
+
+    def test_unsupported(self) -> None:
+        """A key on a curve that cryptography does not know is refused in one line, and so is a certificate of it."""
+        self.refused("the key is of a kind that is not supported", key=KEY_ON_SECT283K1)
+        self.refused("the certificate has a key of a kind that is not supported", certificate=CERTIFICATE_ON_SECT283K1)
 
     def test_clients(self) -> None:
         """A certificate without its key, and contradictions, are refused."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtensionOID, NameOID
 
@@ -40,9 +41,10 @@ def load_certificates(pem: PEM, what: str) -> Sequence[x509.Certificate]:
     Raises:
         DTLSConfigurationError: It cannot be read or holds none.
     """
+    content = _content(pem, what)
     try:
-        return x509.load_pem_x509_certificates(_content(pem, what))
-    except ValueError as error:
+        return x509.load_pem_x509_certificates(content)
+    except (ValueError, x509.InvalidVersion) as error:
         text = f"{named(what, pem)} holds no certificate that can be read ({error}); it must be a PEM file"
         raise DTLSConfigurationError(text) from error
 
@@ -62,6 +64,8 @@ def load_key(pem: PEM) -> Any:
     except ValueError as error:
         text = f"{named('the key', pem)} holds no private key that can be read; it must be a PEM file"
         raise DTLSConfigurationError(text) from error
+    except UnsupportedAlgorithm as error:
+        raise DTLSConfigurationError(f"{named('the key', pem)} is of a kind that is not supported: {error}") from error
 
 
 def named(what: str, pem: PEM) -> str:

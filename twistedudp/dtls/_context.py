@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
@@ -262,7 +263,12 @@ def _build(sources: _Sources) -> SSL.Context:
 def _use_certificate(context: SSL.Context, certificate: PEM, key: PEM) -> None:
     first, *between = load_certificates(certificate, "the certificate")
     private = load_key(key)
-    if first.public_key() != private.public_key():
+    try:
+        public = first.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        text = f"{named('the certificate', certificate)} has a key of a kind that is not supported: {error}"
+        raise DTLSConfigurationError(text) from error
+    if public != private.public_key():
         raise DTLSConfigurationError(
             f"{named('the key', key)} does not belong to {named('the certificate', certificate)}"
         )
