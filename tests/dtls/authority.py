@@ -43,7 +43,13 @@ class Authority:
         self.certificate = self._certificate.public_bytes(Encoding.PEM)
 
     def issue(
-        self, names: Sequence[str | x509.GeneralName] = (), *, common_name: str = "", days: float = 1, padding: int = 0
+        self,
+        names: Sequence[str | x509.GeneralName] = (),
+        *,
+        common_name: str = "",
+        days: float = 1,
+        padding: int = 0,
+        extensions: Sequence[x509.ExtensionType] = (),
     ) -> Credentials:
         """Return a certificate and its key.
 
@@ -52,6 +58,7 @@ class Authority:
             common_name: Its common name, if any.
             days: How long it is valid from now on; negative for one that has expired.
             padding: Bytes to make it larger by.
+            extensions: More of them, none critical.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
@@ -62,6 +69,8 @@ class Authority:
         if padding:
             comment = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), bytes(padding))
             builder = builder.add_extension(comment, critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Credentials(
             certificate.public_bytes(Encoding.PEM),

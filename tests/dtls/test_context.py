@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.logger import ILogObserver, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -215,6 +216,20 @@ class VerificationTests(World):
         """A server's certificate that has expired, or is not valid yet, is refused."""
         self.serve(DTLSContext.server(*authority().issue([NAME], days=-1)))
         self.refused(client_context(), "expired", "its certificate has expired")
+
+    def test_servers_wrong_use(self) -> None:
+        """A certificate that is for clients alone is no server's, which two attempts tell."""
+        use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        self.serve(DTLSContext.server(*authority().issue([NAME], extensions=[use])))
+        self.refused(client_context(), "failed", "its certificate is not for this use", "(after 2 attempts)")
+
+    def test_clients_wrong_use(self) -> None:
+        """A certificate that is for servers alone is no client's."""
+        self.serve(server_context(client_ca=authority().certificate))
+        use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        client = authority().issue(["a.example"], extensions=[use])
+        self.refused(client_context(**client._asdict()), "refused", "says that our certificate is not for this use")
+        self.assertIn("its certificate is not for this use", self.lines[-1])
 
     def test_wrong_name(self) -> None:
         """A certificate for another host or address is refused; both names are told."""

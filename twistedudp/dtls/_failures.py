@@ -24,12 +24,18 @@ _NOT_YET_VALID: Final = 9
 _UNTRUSTED: Final = frozenset({2, 7, 18, 19, 20, 21})
 """X509_V_ERR_... of x509_vfy.h: the chain does not end at an authority that is trusted, or a signature is wrong."""
 
+_WRONG_PURPOSE: Final = 26
+
+_CERTAIN: Final = frozenset({"wrong_ca", "wrong_name", "expired", "not_allowed", "refused", "unreachable"})
+"""Findings that another attempt does not change if they are true."""
+
 _ALERTS: Final = {
     "unknown ca": "it does not trust the authority of our certificate",
     "certificate unknown": "it refuses our certificate",
     "certificate expired": "it says that our certificate has expired, or is not valid yet",
     "certificate required": "it wants a certificate of us",
     "bad certificate": "it refuses our certificate",
+    "unsupported certificate": "it says that our certificate is not for this use (extendedKeyUsage)",
     "handshake failure": "it wants a certificate of us, or knows none of our cipher suites",
     "protocol version": "it does not speak DTLS 1.2",
     "insufficient security": "it knows none of our cipher suites",
@@ -55,12 +61,14 @@ class PeerRefused(Exception):
     Attributes:
         reason: The word for programs; see :class:`twistedudp.errors.DTLSHandshakeFailed`.
         text: The sentence for people.
+        certain: Whether another attempt will find the same, unless it was forged.
     """
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: str, text: str, *, certain: bool = False) -> None:
         super().__init__(text)
         self.reason = reason
         self.text = text
+        self.certain = certain or reason in _CERTAIN
 
 
 def why(facts: PeerFacts, error: SSL.Error | None) -> PeerRefused:
@@ -94,7 +102,9 @@ def _verdict(facts: PeerFacts) -> PeerRefused:
         return PeerRefused("expired", "its certificate has expired")
     if number == _NOT_YET_VALID:
         return PeerRefused("expired", "its certificate is not valid yet; are both clocks right?")
-    return PeerRefused("failed", f"its certificate does not hold (OpenSSL's verification error {number})")
+    if number == _WRONG_PURPOSE:
+        return PeerRefused("failed", "its certificate is not for this use (extendedKeyUsage)", certain=True)
+    return PeerRefused("failed", f"its certificate does not hold (OpenSSL's verification error {number})", certain=True)
 
 
 def _reasons(error: SSL.Error | None) -> list[str]:

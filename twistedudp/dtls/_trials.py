@@ -31,9 +31,6 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 3.0
 """Seconds: RFC 8085 section 3.1.3 allows a datagram each 3 s to whom nothing is known of."""
 
-_BELIEVABLE: Final = frozenset({"wrong_ca", "wrong_name", "expired", "not_allowed", "refused", "unreachable"})
-"""Findings that another attempt does not change if they are true."""
-
 _NO_ANSWER: Final = "it did not answer in time; is a server running there, and does it speak DTLS?"
 
 
@@ -79,4 +76,4 @@ class Trials:
     def is_final(self, finding: PeerRefused) -> bool:
         """Note what an attempt has found, and tell whether that is to be believed."""
         former, self.finding = self.finding, finding
-        return former is not None and former.reason == finding.reason and finding.reason in _BELIEVABLE
+        return former is not None and former.reason == finding.reason and former.certain and finding.certain
