@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from twisted.logger import ILogObserver, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.logger import LogEvent
+
+    from tests.dtls.authority import Credentials
+
+X400_ADDRESS = bytes.fromhex("3004a3023000")
+"""subjectAltNames (RFC 5280 section 4.2.1.6): one, of a kind that cryptography does not read."""
+
+DNS_IN_LATIN1 = bytes.fromhex("30078205e46c696365")
+"""subjectAltNames: a host name that is not ASCII."""
 
 KEY_ON_SECT283K1 = b"""\
 -----BEGIN PRIVATE KEY-----
@@ -216,6 +224,33 @@ class VerificationTests(World):
         """A server's certificate that has expired, or is not valid yet, is refused."""
         self.serve(DTLSContext.server(*authority().issue([NAME], days=-1)))
         self.refused(client_context(), "expired", "its certificate has expired")
+
+    def odd(self, names: bytes) -> Credentials:
+        """Return credentials of the authority's whose subjectAltNames are these bytes."""
+        extension = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, names)
+        return authority().issue(common_name="a.example", extensions=[extension])
+
+    def test_unreadable_server(self) -> None:
+        """A server's certificate that OpenSSL takes and cryptography cannot read is refused."""
+        for names in (X400_ADDRESS, DNS_IN_LATIN1):
+            endpoint = self.serve(DTLSContext.server(*self.odd(names)))
+            self.refused(client_context(), "failed", "its certificate breaks the rules", "(after 2 attempts)")
+            endpoint.stopListening()
+            self.settle()
+
+    def test_unreadable_client(self) -> None:
+        """So is a client's, by one line; its common name does not stand in for what cannot be read."""
+        for names in (X400_ADDRESS, DNS_IN_LATIN1):
+            for allow in ((), ("a.example",)):
+                endpoint = self.serve(server_context(client_ca=authority().certificate, allow=allow))
+                client = self.client(client_context(**self.odd(names)._asdict()))
+                client.open(1.0).addErrback(lambda _: None)
+                self.network.advance(2.0)
+                self.assertEqual((endpoint.stats.opened, endpoint.half_open), (0, 0))
+                self.assertIn("its certificate breaks the rules of X.509", self.lines[-1])
+                endpoint.stopListening()
+                client.stopListening()
+                self.settle()
 
     def test_servers_wrong_use(self) -> None:
         """A certificate that is for clients alone is no server's, which two attempts tell."""

@@ -26,7 +26,7 @@ from service_identity.hazmat import DNS_ID
 from ..address import is_ip
 from ..errors import DTLSConfigurationError, DTLSUnavailable
 from ._certificates import certificate_name, load_certificates, load_key, named, normal_name
-from ._failures import NOT_ALLOWED, PeerRefused
+from ._failures import NOT_ALLOWED, UNREADABLE, PeerRefused, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -203,14 +203,17 @@ class DTLSContext:
             The name; ``None`` where the peer's certificate was not asked for or not verified.
 
         Raises:
-            PeerRefused: The certificate is for another name, or there is none.
+            PeerRefused: The certificate is for another name, or there is none that can be read.
         """
         if not self.verifies:
             return None
-        certificate = connection.get_peer_certificate(as_cryptography=True)
+        try:
+            certificate = connection.get_peer_certificate(as_cryptography=True)
+            name = None if certificate is None else certificate_name(certificate)
+        except Exception as error:  # it is the peer's doing, and must not be an error of ours
+            raise unreadable() from error
         if certificate is None:  # OpenSSL does not let it come to this
             raise PeerRefused("failed", "it has shown no certificate")
-        name = certificate_name(certificate)
         if server_name is not None:
             _check_name(certificate, server_name, name)
         return name
@@ -298,7 +301,11 @@ def _trust(context: SSL.Context, sources: _Sources) -> None:
             facts.refusal = error or _UNSPECIFIED
             return False
         if depth == 0 and allow:
-            facts.name = certificate_name(certificate.to_cryptography())
+            try:
+                facts.name = certificate_name(certificate.to_cryptography())
+            except Exception:  # noqa: BLE001  # as in verified_name
+                facts.refusal = UNREADABLE
+                return False
             if facts.name not in allow:
                 facts.refusal = NOT_ALLOWED
                 return False

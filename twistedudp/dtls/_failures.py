@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from ._facts import PeerFacts
 
-__all__ = ["NOT_ALLOWED", "PeerRefused", "why"]
+__all__ = ["NOT_ALLOWED", "UNREADABLE", "PeerRefused", "unreadable", "why"]
 
 NOT_ALLOWED: Final = -1
 """Our own number for a certificate whose name is not on the list."""
+
+UNREADABLE: Final = -2
+"""Our own number for a certificate that OpenSSL takes and cryptography cannot read."""
 
 _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
@@ -92,19 +95,28 @@ def why(facts: PeerFacts, error: SSL.Error | None) -> PeerRefused:
     return PeerRefused("failed", f"the handshake broke off{detail}")
 
 
+def unreadable() -> PeerRefused:
+    """Refuse a peer whose certificate cannot be read."""
+    return PeerRefused(
+        "failed", "its certificate breaks the rules of X.509 (RFC 5280) and cannot be read", certain=True
+    )
+
+
 def _verdict(facts: PeerFacts) -> PeerRefused:
     number = facts.refusal
     if number == NOT_ALLOWED:
         return PeerRefused("not_allowed", f"its certificate's name is {facts.name!r}, which is not on the list")
+    if number == UNREADABLE:
+        return unreadable()
     if number in _UNTRUSTED:
         return PeerRefused("wrong_ca", "its certificate does not come from an authority that is trusted here")
     if number == _EXPIRED:
         return PeerRefused("expired", "its certificate has expired")
     if number == _NOT_YET_VALID:
         return PeerRefused("expired", "its certificate is not valid yet; are both clocks right?")
-    if number == _WRONG_PURPOSE:
-        return PeerRefused("failed", "its certificate is not for this use (extendedKeyUsage)", certain=True)
-    return PeerRefused("failed", f"its certificate does not hold (OpenSSL's verification error {number})", certain=True)
+    unfit = "is not for this use (extendedKeyUsage)"
+    text = unfit if number == _WRONG_PURPOSE else f"does not hold (OpenSSL's verification error {number})"
+    return PeerRefused("failed", f"its certificate {text}", certain=True)
 
 
 def _reasons(error: SSL.Error | None) -> list[str]:
