@@ -275,7 +275,17 @@ class VerificationTests(World):
     def test_common_name_is_no_host(self) -> None:
         """A server is known by its subjectAltNames alone (RFC 9525)."""
         self.serve(DTLSContext.server(*authority().issue(common_name=NAME)))
-        self.refused(client_context(), "wrong_name")
+        self.refused(client_context(), "wrong_name", "not as a subjectAltName of the kind DNS", "one that does")
+
+    def test_host_name_is_no_address(self) -> None:
+        """An address that stands in the certificate as a host name does not count, and the error says that."""
+        self.serve(DTLSContext.server(*authority().issue([x509.DNSName(SERVER)])))
+        self.refused(client_context(), "wrong_name", "not as a subjectAltName of the kind IP", name=SERVER)
+
+    def test_scoped_address(self) -> None:
+        """The scope of a link-local address is this host's own business, and in no certificate."""
+        self.serve(DTLSContext.server(*authority().issue(["fe80::1"])))
+        self.opened(self.client(name="fe80::1%eth0"))
 
     def test_addresses(self) -> None:
         """A certificate for the address is as good, and a name's last dot does not matter."""

@@ -25,7 +25,7 @@ from ..errors import DTLSConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PEM", "alternative_names", "certificate_name", "load_certificates", "load_key", "named", "normal_name"]
+__all__ = ["PEM", "certificate_name", "load_certificates", "load_key", "named", "normal_name"]
 
 PEM: TypeAlias = "Path | str | bytes"
 """The path of a PEM file, or its content as bytes."""
@@ -79,7 +79,7 @@ def certificate_name(certificate: x509.Certificate) -> str | None:
     Whatever cryptography cannot read of a certificate that OpenSSL has taken, it raises; the common name does not stand
     in for subjectAltNames that cannot be read.
     """
-    for name in alternative_names(certificate):
+    for name in _alternative_names(certificate):
         if isinstance(name, x509.DNSName):
             return name.value.lower()
         if isinstance(name, x509.IPAddress | x509.UniformResourceIdentifier | x509.RFC822Name):
@@ -94,7 +94,7 @@ def normal_name(name: str) -> str:
     return name if set(name) & set("@:/ ") else name.lower()
 
 
-def alternative_names(certificate: x509.Certificate) -> Sequence[x509.GeneralName]:
+def _alternative_names(certificate: x509.Certificate) -> Sequence[x509.GeneralName]:
     """Return the subjectAltNames; raises what :func:`certificate_name` does."""
     try:
         extension = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)

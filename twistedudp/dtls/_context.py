@@ -236,12 +236,22 @@ def indicated_name(server_name: str) -> bytes | None:
 
 
 def _check_name(certificate: x509.Certificate, server_name: str, shown: str | None) -> None:
-    verify = verify_certificate_ip_address if is_ip(server_name) else verify_certificate_hostname
+    by_address = is_ip(server_name)
+    name = server_name.partition("%")[0] if by_address else server_name  # certificates know nothing of scopes
+    verify = verify_certificate_ip_address if by_address else verify_certificate_hostname
     try:
-        verify(certificate, server_name)
+        verify(certificate, name)
     except (VerificationError, CertificateError) as error:
-        text = f"its certificate is for {shown or 'nobody'!r}, not for {server_name!r}; ask for it by the former name, "
-        raise PeerRefused("wrong_name", f"{text}or give it a certificate for the latter") from error
+        if shown is not None and shown.lower() == name.lower():
+            kind = "IP" if by_address else "DNS"
+            text = (
+                f"its certificate names {name!r}, but not as a subjectAltName of the kind {kind}, which alone counts; "
+            )
+            text += "give it one that does"
+        else:
+            text = f"its certificate is for {shown or 'nobody'!r}, not for {name!r}; ask for it by the former name, or "
+            text += "give it a certificate for the latter"
+        raise PeerRefused("wrong_name", text) from error
 
 
 def _build(sources: _Sources) -> SSL.Context:
