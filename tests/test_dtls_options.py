@@ -117,20 +117,34 @@ class ReloadTests(FilesTestCase):
         self.assertRegex(line, r"\ASIGHUP: the key .*current-key.pem cannot be read: [^\n]* stay in use\Z")
         self.assertEqual(self.context.generation, 0)
 
-    def test_signal(self) -> None:
-        """The signal is heard as long as the service runs, and does afterwards what it did before."""
+    def raised(self, before: Any) -> Any:
+        """Raise the signal while a service runs and check that it is heard; return what the signal does afterwards."""
         calls: list[Any] = []
 
         class Reactor:
             callFromThread = staticmethod(calls.append)
 
-        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, before))
         service: Any = CertificateReload(Reactor(), self.context)
         service.startService()
         signal.raise_signal(signal.SIGHUP)
         service.stopService()
         self.assertEqual(calls, [service.reload])
-        self.assertEqual(signal.getsignal(signal.SIGHUP), before)
+        return signal.getsignal(signal.SIGHUP)
+
+    def test_signal(self) -> None:
+        """The signal is heard as long as the service runs, and does afterwards what it did before."""
+        heard: list[int] = []
+
+        def handler(number: int, _frame: object) -> None:
+            heard.append(number)
+
+        self.assertIs(self.raised(handler), handler)
+        self.assertEqual(heard, [])
+
+    def test_signal_during_a_drain(self) -> None:
+        """It does not end the process afterwards, which the default does: the server may have requests to answer."""
+        self.assertIs(self.raised(signal.SIG_DFL), signal.SIG_IGN)
 
 
 class CommandTests(FilesTestCase, ProgramTestCase):

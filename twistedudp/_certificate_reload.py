@@ -3,6 +3,9 @@
 Theory of operation: certificates are renewed while servers run. A signal tells when, as with other daemons. Whatever
 cannot be read then leaves in use what was loaded before: the key, for one, which only root may read while the server no
 longer is root. One line of the log tells either.
+
+The service stops when the server begins to drain. What the signal does by default, to end the process, would then cut
+off the requests that run; so it does nothing from then on.
 """
 
 from __future__ import annotations
@@ -42,9 +45,9 @@ class CertificateReload(Service):
         self._previous = signal.signal(signal.SIGHUP, self._signalled)
 
     def stopService(self) -> None:
-        """Let the signal do what it did before."""
+        """Let the signal do what it did before, but not end the process, which may still have requests to answer."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted has no annotation here
-        signal.signal(signal.SIGHUP, self._previous)
+        signal.signal(signal.SIGHUP, self._previous if callable(self._previous) else signal.SIG_IGN)
 
     def reload(self) -> None:
         """Read them again, and tell what came of it."""
