@@ -10,12 +10,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import SkipTest
 
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.checkout import SCRIPTS
+
+try:
+    from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+except ImportError as error:
+    raise SkipTest(f"{error}: pip install 'twistedudp[dtls]' brings it") from error
 
 LIMIT = 120.0
 """Seconds after which a script that has not ended never will."""

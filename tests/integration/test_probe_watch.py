@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families as parse
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.binomial import binomial_bounds
@@ -31,6 +30,11 @@ from tests.integration.twistd import (
 )
 from twistedudp.address import format_address
 from twistedudp.watch._metrics_port import MAX_CONNECTIONS
+
+try:
+    from prometheus_client.parser import text_string_to_metric_families as parse
+except ImportError as error:
+    raise SkipTest(f"{error}: pip install 'twistedudp[probe]' brings it") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-
-from prometheus_client import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse
+from unittest import SkipTest
 
 from tests.simulation import DELAY, PORT, SERVER, Echo
 from tests.watch.test_watcher import WatcherTestCase
 from twistedudp.watch import Settings, Target
-from twistedudp.watch._metrics import TargetCollector, registry_of
+
+try:
+    from prometheus_client import generate_latest
+    from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+    from prometheus_client.parser import text_string_to_metric_families as parse
+
+    from twistedudp.watch._metrics import TargetCollector, registry_of
+except ImportError as error:
+    raise SkipTest(f"{error}: pip install 'twistedudp[probe]' brings it") from error
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
