@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,8 +29,14 @@ class DocumentationTests(SynchronousTestCase):
         names = [str(path.relative_to(ROOT)) for path in sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")})]
         self.assertIn("CONTRIBUTING.md", names)
         for name in names:
-            if name != "README.md":
+            if name not in ("README.md", "docs/dtls.md"):
                 self.run_document(name)
+
+    def test_dtls(self) -> None:
+        """Each block of docs/dtls.md does what it says."""
+        if find_spec("OpenSSL") is None:
+            self.skipTest("DTLS is not installed: pip install 'twistedudp[dtls]' brings it")
+        self.assertGreater(self.run_document("docs/dtls.md"), 5)
 
 
 class MatchingTests(SynchronousTestCase):
