@@ -297,6 +297,22 @@ class StateTests(World):
         self.open(OTHER)
         self.assertEqual(self.endpoint.stats.replaced, 1)
 
+    def test_sessions_limit_of_a_host(self) -> None:
+        """One host has a part of the sessions: others find room when it has none left."""
+        self.begin(sessions=3, sessions_per_host=1)
+        self.open()
+        again, other = self.stranger(), self.stranger(self.network.reactor("192.0.2.3"))
+        for stranger in (again, other):
+            stranger.send(hello(OTHER))
+            self.settle()
+        self.assertEqual((again.received, len(other.received)), ([], 1))
+        self.assertEqual(self.endpoint.stats.dropped, {"sessions_per_host": 1})
+        self.endpoint.close_sessions()
+        again.send(hello(OTHER))
+        self.settle()
+        self.assertEqual(len(again.received), 1)
+        self.assertEqual(self.endpoint._opened._of_host, {})
+
     def test_sessions_limit_at_the_end_of_a_handshake(self) -> None:
         """Two handshakes may be under way for the last place: the second one is refused, and told."""
         self.begin(sessions=1)
@@ -435,8 +451,9 @@ class LimitTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What cannot work is refused, with its name."""
         wrong: list[dict[str, Any]] = [
-            {"mtu": 256}, {"mtu": 16385}, {"sessions": 0}, {"half_open": 0}, {"half_open_per_host": 0},
-            {"hello_burst": 0}, {"hello_rate": 0.0}, {"handshake_timeout": 0.0}, {"idle_timeout": -1.0},
+            {"mtu": 256}, {"mtu": 16385}, {"sessions": 0}, {"sessions_per_host": 0}, {"half_open": 0},
+            {"half_open_per_host": 0}, {"hello_burst": 0},
+            {"hello_rate": 0.0}, {"handshake_timeout": 0.0}, {"idle_timeout": -1.0},
             {"half_open_patience": float("nan")},
         ]  # fmt: skip
         for options in wrong:

@@ -40,8 +40,9 @@ from ._failures import PeerRefused, why
 from ._half_open import HalfOpen
 from ._limits import DTLSLimits, DTLSStats
 from ._listener import Listener
+from ._opened import OpenSessions
 from ._records import APPLICATION_DATA, client_random, epoch, is_client_hello, is_dtls, pack
-from ._reports import Reports
+from ._reports import FULL, Reports
 from ._timetable import Timetable
 from ._transport import SessionTransport, send_together
 
@@ -103,7 +104,7 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
         self._clock = steady_clock(reactor)
         self._port: Any = None
         self._only: Address | None = None
-        self._opened: dict[Address, Session] = {}
+        self._opened = OpenSessions(limits)
         self._half_open = HalfOpen(limits)
         self._listener = Listener(context, limits, self.stats, random_bytes, now=self._clock())
         self._timetable = Timetable(reactor, self._clock, self._due)
@@ -288,7 +289,7 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
         if session is not None and session.random == random:
             self.stats.dropped["repeated_hello"] += 1
             return ()
-        refusal = "sessions_full" if self._is_full(addr) else self._half_open.refusal(addr, now)
+        refusal = self._opened.refusal(addr) or self._half_open.refusal(addr, now)
         if refusal:
             self.stats.dropped[refusal] += 1
             self._reports.full(addr, refusal)
@@ -300,9 +301,6 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
         if replaced is not None:
             self._give_up(replaced, "restarted" if replaced.address == addr else "evicted")
         return self._shake(session, b"", now)
-
-    def _is_full(self, addr: Address) -> bool:
-        return len(self._opened) >= self.limits.sessions and addr not in self._opened
 
     def _shake(self, session: Session, datagram: bytes, now: float) -> Sequence[bytes]:
         """Take a step of a handshake; return what came with its last one."""
@@ -327,9 +325,10 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
         except PeerRefused as refused:
             self._refuse(session, refused)
             return False
-        if self._is_full(session.address):
-            self.stats.dropped["sessions_full"] += 1
-            self._refuse(session, PeerRefused("failed", "there are as many sessions as may be"))
+        refusal = self._opened.refusal(session.address)
+        if refusal:
+            self.stats.dropped[refusal] += 1
+            self._refuse(session, PeerRefused("failed", FULL[refusal]))
             return False
         self._half_open.remove(session)
         former = self._opened.get(session.address)
@@ -337,7 +336,7 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
             self.stats.replaced += 1
             self._end(former, "replaced")
         session.set_open(name, now)
-        self._opened[session.address] = session
+        self._opened.add(session)
         self.stats.opened += 1
         self._timetable.set(session, now + self.limits.idle_timeout)
         self._delivery.tell("peer_verified", session.address, name)
@@ -360,9 +359,8 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
     def _end(self, session: Session, reason: str) -> None:
         """Forget a session that was open; its peer is told, unless it has another by now."""
         self._delivery.deliver()
-        if self._opened.get(session.address) is not session:
+        if not self._opened.remove(session):
             return  # what was delivered has ended it
-        del self._opened[session.address]
         self._timetable.forget(session)
         if reason != "replaced":
             self._send(session.farewell(), session.address)

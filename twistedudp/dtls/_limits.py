@@ -18,8 +18,9 @@ class DTLSLimits:
         mtu: Bytes of the largest datagram that is sent. 1,200 gets through everywhere (RFC 9000 section 14); about 37
             of them are DTLS's own. A payload that does not fit is refused by ``write``.
         sessions: Sessions that are open at once: 80 kB of memory each. No more are let in then, none is put out.
-        half_open: Handshakes at once: 66 kB of memory each. A new one beyond it takes the place of the oldest, if that
-            is older than ``half_open_patience``, or waits for its next try.
+        sessions_per_host: Of these, with one host (IPv4 /32, IPv6 /64): a quarter, lest one has them all.
+        half_open: Handshakes at once: 66 kB of memory each. A new one beyond it takes the place of the oldest, if that is
+            older than ``half_open_patience``, or waits for its next try.
         half_open_per_host: Of these, from one host (IPv4 /32, IPv6 /64).
         half_open_patience: Seconds that a handshake may take in peace even where there are too many.
         handshake_timeout: Seconds after which a handshake has failed.
@@ -30,6 +31,7 @@ class DTLSLimits:
 
     mtu: int = 1200
     sessions: int = 2000
+    sessions_per_host: int = 500
     half_open: int = 128
     half_open_per_host: int = 4
     half_open_patience: float = 2.0
@@ -42,7 +44,7 @@ class DTLSLimits:
         # 256: below it OpenSSL has no room for data. 16,384: the largest record (RFC 6347 section 4.1).
         if not 320 <= self.mtu <= 16384:
             raise DTLSConfigurationError(f"mtu={self.mtu!r}: it must be from 320 to 16,384 bytes")
-        for name in ("sessions", "half_open", "half_open_per_host", "hello_burst"):
+        for name in ("sessions", "sessions_per_host", "half_open", "half_open_per_host", "hello_burst"):
             if getattr(self, name) < 1:
                 raise DTLSConfigurationError(f"{name}={getattr(self, name)!r}: it must be 1 or more")
         for name in ("half_open_patience", "handshake_timeout", "idle_timeout", "hello_rate"):
@@ -67,9 +69,9 @@ class DTLSStats:
     dropped: Counter[str] = field(default_factory=Counter)
     """Datagrams received that led to nothing: ``not_dtls``, ``unknown_peer`` (no session and no ClientHello),
     ``not_a_hello`` (OpenSSL refused it), ``hello_rate``, ``repeated_hello`` (of a session that is open),
-    ``sessions_full``, ``half_open_full``, ``half_open_per_host``, ``no_data`` (a session's record that was forged, sent
-    twice or cut, or carries no data), ``stranger`` (at a client: not from its server), ``group`` (sent to a broadcast
-    or multicast address)."""
+    ``sessions_full``, ``sessions_per_host``, ``half_open_full``, ``half_open_per_host``, ``no_data`` (a session's
+    record that was forged, sent twice or cut, or carries no data), ``stranger`` (at a client: not from its server),
+    ``group`` (sent to a broadcast or multicast address)."""
     not_sent: Counter[str] = field(default_factory=Counter)
     """Payloads written that were not sent: ``no_session``, ``queue_full`` (at a client, before its session is open)."""
     hellos_answered: int = 0

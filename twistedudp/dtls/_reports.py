@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
     from ..address import Address
 
-__all__ = ["Reports"]
+__all__ = ["FULL", "Reports"]
 
 MAX_LINES: Final = 20
 """Lines about refused handshakes in one minute."""
 
-_FULL: Final = {
+FULL: Final = {
     "sessions_full": "there are as many DTLS sessions as may be (DTLSLimits.sessions)",
+    "sessions_per_host": "this host has as many DTLS sessions as it may have (DTLSLimits.sessions_per_host)",
     "half_open_full": "there are as many handshakes under way as may be (DTLSLimits.half_open)",
     "half_open_per_host": "this host has as many handshakes under way as it may have (DTLSLimits.half_open_per_host)",
 }
+"""What each bound means to a peer that is beyond it."""
 
 _log = Logger(namespace="twistedudp.dtls")
 
@@ -57,7 +59,7 @@ class Reports:
 
     def full(self, peer: Address, bound: str) -> None:
         """Tell of a ClientHello that was dropped because of a bound."""
-        _tell(self._full, "no DTLS session with {peer} for now: {text}{more}", peer, _FULL[bound])
+        _tell(self._full, "no DTLS session with {peer} for now: {text}{more}", peer, FULL[bound])
 
 
 def _tell(limit: RateLimit, line: str, peer: Address, text: str) -> None:
