@@ -297,6 +297,16 @@ class StateTests(World):
         self.open(OTHER)
         self.assertEqual(self.endpoint.stats.replaced, 1)
 
+    def test_handshakes_that_were_given_up(self) -> None:
+        """Clients that give up say nothing; what they leave keeps others of their host out for seconds, not for 30."""
+        self.begin(half_open_per_host=2)
+        for random in (RANDOM, OTHER):
+            self.half_open(random, self.stranger())
+        self.network.advance(2.0)
+        self.half_open(bytes(32), self.stranger())
+        self.assertEqual(self.state(), (0, 2))
+        self.assertEqual(self.endpoint.stats.failed, {"evicted": 1})
+
     def test_sessions_limit_of_a_host(self) -> None:
         """One host has a part of the sessions: others find room when it has none left."""
         self.begin(sessions=3, sessions_per_host=1)

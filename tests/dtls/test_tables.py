@@ -91,6 +91,18 @@ class HalfOpenTests(SynchronousTestCase):
         self.assertEqual((table.remove(one), table.remove(one)), (True, False))
         self.assertEqual((table.refusal(("192.0.2.2", 9), 0.0), table._of_host), ("", {}))
 
+    def test_oldest_of_the_host(self) -> None:
+        """Of a host that has as many as it may, its own oldest gives way in time; others' stay, though older."""
+        limits = DTLSLimits(half_open_per_host=1, half_open=2, half_open_patience=2.0)
+        table = HalfOpen(limits)
+        others, own, new = session(1, "192.0.2.9"), session(2, now=1.0), session(3)
+        for one in (others, own):
+            self.assertIsNone(table.add(one))
+        self.assertEqual(table.refusal(new.address, 2.9), "half_open_per_host")
+        self.assertEqual(table.refusal(new.address, 3.0), "")
+        self.assertIs(table.add(new), own)
+        self.assertEqual(list(table.sessions.values()), [others, new])
+
 
 class WaitingTests(SynchronousTestCase):
     """Payloads and callers."""

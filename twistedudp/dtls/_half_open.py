@@ -1,15 +1,15 @@
 """The handshakes under way at a server, and how many ClientHellos are looked at.
 
 Theory of operation: whoever has returned a cookie gets a Connection, which costs memory and time, and may then be
-silent. So there are few such places, few of them for one host, and each for a limited time. Where all are taken the
-oldest one is cleared for the new one, but not before it had time to end: otherwise many honest clients at once, as
-after a restart of the server, would put each other out for ever. Whoever is sent away comes again by himself, for a
-ClientHello is repeated after 1, 2, 4 seconds.
+silent. So there are few such places, few of them for one host, and each for a limited time. Where all are taken, or
+all of a host's, the oldest of these is cleared for the new one, but not before it had time to end: otherwise many
+honest clients at once, as after a restart of the server, would put each other out for ever. Whoever is sent away comes
+again by himself, for a ClientHello is repeated after 1, 2, 4 seconds. A client that gives up says nothing: what it has
+left must not keep the next one out.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,45 +44,49 @@ class HalfOpen:
         self.sessions: dict[Address, Session] = {}
         """In the order in which they began."""
         self._limits = limits
-        self._of_host: Counter[_Prefix] = Counter()
+        self._of_host: dict[_Prefix, dict[Address, Session]] = {}
 
     def refusal(self, address: Address, now: float) -> str:
         """Return by which bound there is no place for a handshake with an address; empty where there is one."""
         if address in self.sessions:
             return ""  # a client that was started again takes its former place
-        if self._of_host[host_prefix(address[0])] >= self._limits.half_open_per_host:
-            return "half_open_per_host"
-        if (
-            len(self.sessions) >= self._limits.half_open
-            and now - self._oldest().began < self._limits.half_open_patience
-        ):
+        limits = self._limits
+        host = self._of_host.get(host_prefix(address[0]), {})
+        if len(host) >= limits.half_open_per_host:
+            return "half_open_per_host" if now - _oldest(host).began < limits.half_open_patience else ""
+        if len(self.sessions) >= limits.half_open and now - _oldest(self.sessions).began < limits.half_open_patience:
             return "half_open_full"
         return ""
 
     def add(self, session: Session) -> Session | None:
         """Keep a handshake, after :meth:`refusal` found a place; return the one that is put out for it, if any."""
-        replaced = self.sessions.get(session.address)
-        if replaced is None and len(self.sessions) >= self._limits.half_open:
-            replaced = self._oldest()
+        address = session.address
+        prefix = host_prefix(address[0])
+        replaced = self.sessions.get(address)
+        if replaced is None and len(self._of_host.get(prefix, ())) >= self._limits.half_open_per_host:
+            replaced = _oldest(self._of_host[prefix])
+        elif replaced is None and len(self.sessions) >= self._limits.half_open:
+            replaced = _oldest(self.sessions)
         if replaced is not None:
             self.remove(replaced)
-        self.sessions[session.address] = session
-        self._of_host[host_prefix(session.address[0])] += 1
+        self.sessions[address] = self._of_host.setdefault(prefix, {})[address] = session
         return replaced
 
     def remove(self, session: Session) -> bool:
         """Forget a handshake; tell whether it was there."""
-        if self.sessions.get(session.address) is not session:
+        address = session.address
+        if self.sessions.get(address) is not session:
             return False
-        del self.sessions[session.address]
-        prefix = host_prefix(session.address[0])
-        self._of_host[prefix] -= 1
+        del self.sessions[address]
+        prefix = host_prefix(address[0])
+        del self._of_host[prefix][address]
         if not self._of_host[prefix]:
             del self._of_host[prefix]
         return True
 
-    def _oldest(self) -> Session:
-        return next(iter(self.sessions.values()))
+
+def _oldest(sessions: dict[Address, Session]) -> Session:
+    return next(iter(sessions.values()))
 
 
 class HelloRate:

@@ -19,9 +19,9 @@ class DTLSLimits:
             of them are DTLS's own. A payload that does not fit is refused by ``write``.
         sessions: Sessions that are open at once: 80 kB of memory each. No more are let in then, none is put out.
         sessions_per_host: Of these, with one host (IPv4 /32, IPv6 /64): a quarter, lest one has them all.
-        half_open: Handshakes at once: 66 kB of memory each. A new one beyond it takes the place of the oldest, if that is
-            older than ``half_open_patience``, or waits for its next try.
-        half_open_per_host: Of these, from one host (IPv4 /32, IPv6 /64).
+        half_open: Handshakes at once: 66 kB of memory each. A new one beyond it takes the place of the oldest, if that
+            is older than ``half_open_patience``, or waits for its next try.
+        half_open_per_host: Of these, from one host (IPv4 /32, IPv6 /64); beyond it likewise, among its own.
         half_open_patience: Seconds that a handshake may take in peace even where there are too many.
         handshake_timeout: Seconds after which a handshake has failed.
         idle_timeout: Seconds without anything genuine of the peer's after which a session is closed.
