@@ -82,6 +82,7 @@ class ServerOptionTests(FilesTestCase, OptionsTestCase):
         self.check_refused("--dtls-client-ca belongs to --dtls-cert", "--dtls-client-ca", self.pem("ca"))
         self.check_refused("--dtls-allow belongs to --dtls-cert", "--dtls-allow", "alice")
         self.check_refused("needs --dtls-client-ca", *certificate, *key, "--dtls-allow", "alice")
+        self.check_refused("'' is no name", *certificate, *key, "--dtls-client-ca", self.pem("ca"), "--dtls-allow", "")
         self.check_refused("missing.pem cannot be read", "--dtls-cert", self.pem("missing"), *key)
         self.check_refused("does not belong to", *certificate, "--dtls-key", self.pem("alice-key"))
         self.check_refused("--discoverable and --dtls-cert exclude", *certificate, *key, "--discoverable", "x")

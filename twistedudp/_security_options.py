@@ -87,6 +87,8 @@ class SecurityOptions(ServiceOptions):
 
     def opt_dtls_allow(self, name: str) -> None:
         """A name: of those with a certificate of --dtls-client-ca, serve only this one. Several: repeated."""
+        if not name:
+            raise usage.UsageError("--dtls-allow: '' is no name; write one as its certificate has it, or leave it out")
         self._dtls_allow.append(name)
 
     def opt_allow(self, text: str) -> None:
