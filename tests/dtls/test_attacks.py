@@ -48,6 +48,17 @@ class AttackTests(World):
         self.assertEqual(len(endpoint._timetable), 1)
         self.assertEqual(client.state, "open")
 
+    def test_forged_hellos_of_addresses_that_cannot_be(self) -> None:
+        """A ClientHello of UDP port 0 or of a broadcast address is nobody's error, and harms none in its batch."""
+        endpoint = self.serve()
+        self.opened(self.client())
+        hello, stranger = self.genuine_hello(), self.stranger()
+        for forged in ((SERVER, 0), ("255.255.255.255", 9)):
+            endpoint.datagrams_received(((hello, forged), (hello, stranger.address)))
+        self.settle()
+        self.assertEqual(len(stranger.received), 2)
+        self.assertEqual((endpoint.stats.dropped["source_port_zero"], endpoint.stats.not_sent["unsendable"]), (1, 1))
+
     def test_garbage_between_two_sessions(self) -> None:
         """Ten thousand datagrams of garbage, from the sessions' own addresses as well: both live on."""
         endpoint = self.serve(hello_burst=2 * FORGED)

@@ -44,7 +44,7 @@ from ._opened import OpenSessions
 from ._records import APPLICATION_DATA, client_random, epoch, is_client_hello, is_dtls, pack
 from ._reports import FULL, Reports
 from ._timetable import Timetable
-from ._transport import SessionTransport, send_together
+from ._transport import SessionTransport, send_to_anybody, send_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -254,6 +254,9 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
             dropped["not_dtls"] += 1
             self._reports.foreign(addr)
             return ()
+        if not addr[1]:
+            dropped["source_port_zero"] += 1
+            return ()
         session, shaking = self._opened.get(addr), self._half_open.sessions.get(addr)
         if is_client_hello(datagram):
             return self._greet(session, shaking, datagram, addr, now)
@@ -294,7 +297,7 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
             self.stats.dropped[refusal] += 1
             self._reports.full(addr, refusal)
             return ()
-        session = self._listener.hear(hello, random, addr, now, self._port.write)
+        session = self._listener.hear(hello, random, addr, now, self._send)
         if session is None:
             return ()
         replaced = self._half_open.add(session)
@@ -394,5 +397,4 @@ class DTLSEndpoint(SessionTransport, DatagramProtocol):
 
     def _send(self, datagrams: Sequence[bytes], addr: Address) -> None:
         if self._port is not None:
-            for datagram in datagrams:
-                self._port.write(datagram, addr)
+            send_to_anybody(self._port, datagrams, addr, self.stats)

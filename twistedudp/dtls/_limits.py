@@ -67,13 +67,14 @@ class DTLSStats:
     """Sessions that were open and are no more: ``closed`` (by the peer), ``idle``, ``stopped`` (by us), ``replaced``,
     ``broken`` (OpenSSL gave up)."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Datagrams received that led to nothing: ``not_dtls``, ``unknown_peer`` (no session and no ClientHello),
-    ``not_a_hello`` (OpenSSL refused it), ``hello_rate``, ``repeated_hello`` (of a session that is open),
+    """Datagrams received that led to nothing: ``not_dtls``, ``source_port_zero``, ``unknown_peer`` (no session and no
+    ClientHello), ``not_a_hello`` (OpenSSL refused it), ``hello_rate``, ``repeated_hello`` (of a session that is open),
     ``sessions_full``, ``sessions_per_host``, ``half_open_full``, ``half_open_per_host``, ``no_data`` (a session's
     record that was forged, sent twice or cut, or carries no data), ``stranger`` (at a client: not from its server),
     ``group`` (sent to a broadcast or multicast address)."""
     not_sent: Counter[str] = field(default_factory=Counter)
-    """Payloads written that were not sent: ``no_session``, ``queue_full`` (at a client, before its session is open)."""
+    """Payloads written that were not sent: ``no_session``, ``queue_full`` (at a client, before its session is open).
+    And ``unsendable``: answers to ClientHellos of an address that none can be sent to, such as a broadcast's."""
     hellos_answered: int = 0
     """Cookies that were sent to whoever asked for a session (HelloVerifyRequest)."""
     retransmissions: int = 0

@@ -22,7 +22,7 @@ from ._half_open import HelloRate
 from ._session import Session, new_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..address import Address
     from ._limits import DTLSLimits, DTLSStats
@@ -74,7 +74,12 @@ class Listener:
         self._generation = policy.generation
 
     def hear(
-        self, hello: bytes, random: bytes, address: Address, now: float, answer: Callable[[bytes, Address], None]
+        self,
+        hello: bytes,
+        random: bytes,
+        address: Address,
+        now: float,
+        answer: Callable[[Sequence[bytes], Address], None],
     ) -> Session | None:
         """Look at a ClientHello.
 
@@ -83,7 +88,7 @@ class Listener:
             random: Its random.
             address: Where it came from.
             now: The time in seconds.
-            answer: Sends a datagram.
+            answer: Sends datagrams.
 
         Returns:
             A session that has taken the ClientHello in, whose first flight is to be made; ``None`` where it brought no
@@ -109,14 +114,16 @@ class Listener:
         mtu = self._limits.mtu
         return Session(connection, facts, address, random=random, number=next(self._numbers), mtu=mtu, now=now)
 
-    def _answer(self, connection: Connection, address: Address, answer: Callable[[bytes, Address], None]) -> None:
+    def _answer(
+        self, connection: Connection, address: Address, answer: Callable[[Sequence[bytes], Address], None]
+    ) -> None:
         try:
             request = connection.bio_read(self._limits.mtu)
         except SSL.Error:
             self._stats.dropped["not_a_hello"] += 1
             return
         self._stats.hellos_answered += 1
-        answer(request, address)
+        answer((request,), address)
 
     def _ready(self) -> tuple[Connection, PeerFacts]:
         if self._connection is None or self._generation != self._policy.generation:

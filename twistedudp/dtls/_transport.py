@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from ..address import Address
     from ._delivery import Delivery
-    from ._limits import DTLSLimits
+    from ._limits import DTLSLimits, DTLSStats
 
-__all__ = ["SessionTransport", "send_together"]
+__all__ = ["SessionTransport", "send_to_anybody", "send_together"]
 
 _OVERHEAD: Final = 37
 """Bytes that DTLS adds to a payload at most, with the cipher suites of ours: a header of 13, the nonce's 8 bytes that
@@ -83,3 +83,12 @@ def send_together(port: Any, datagrams: Sequence[tuple[bytes, Address]]) -> None
     else:
         for datagram, addr in datagrams:
             port.write(datagram, addr)
+
+
+def send_to_anybody(port: Any, datagrams: Sequence[bytes], addr: Address, stats: DTLSStats) -> None:
+    """Send datagrams to an address that may have been forged: one that nothing can be sent to is no error of ours."""
+    for datagram in datagrams:
+        try:
+            port.write(datagram, addr)
+        except OSError:  # noqa: PERF203  # UDP port 0, a broadcast address, or a link-local one without its scope
+            stats.not_sent["unsendable"] += 1
