@@ -124,6 +124,16 @@ class StateTests(World):
         self.assertEqual(notes(self.endpoint).payloads, [])
         self.assertEqual(self.peer.received[-1][0], 21)
 
+    def test_shaking_to_nothing_by_too_much(self) -> None:
+        """A peer that sends 128 KiB without an end is left: OpenSSL would keep a megabyte of it for each handshake."""
+        self.begin()
+        self.half_open()
+        for number in range(10, 121):
+            self.peer.send(record(22, 0, number, bytes(1187)))
+        self.settle()
+        self.assertEqual((self.state(), self.endpoint.stats.failed), ((0, 0), {"failed": 1}))
+        self.assertEqual(self.endpoint.stats.dropped, {"unknown_peer": 1})
+
     def test_shaking_to_nothing_by_too_many_retransmissions(self) -> None:
         """OpenSSL gives up before the deadline."""
         self.begin()

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
     from ._facts import PeerFacts
 
-__all__ = ["NOT_ALLOWED", "UNREADABLE", "PeerRefused", "unreadable", "why"]
+__all__ = ["NOT_ALLOWED", "TOO_MUCH", "UNREADABLE", "PeerRefused", "unreadable", "why"]
 
 NOT_ALLOWED: Final = -1
 """Our own number for a certificate whose name is not on the list."""
 
 UNREADABLE: Final = -2
 """Our own number for a certificate that OpenSSL takes and cryptography cannot read."""
+
+TOO_MUCH: Final = -3
+"""Our own number for a peer that sends more than a handshake has."""
 
 _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
@@ -81,6 +84,8 @@ def why(facts: PeerFacts, error: SSL.Error | None) -> PeerRefused:
         facts: What was noted about the peer.
         error: What OpenSSL raised.
     """
+    if facts.refusal == TOO_MUCH:
+        return PeerRefused("failed", "it sends more than a handshake has")
     if facts.refusal:
         return _verdict(facts)
     reasons = _reasons(error)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
 
+from ._failures import TOO_MUCH
 from ._records import APPLICATION_DATA, is_one_record, pack
 
 if TYPE_CHECKING:
@@ -32,10 +33,14 @@ if TYPE_CHECKING:
     from ..address import Address
     from ._facts import PeerFacts
 
-__all__ = ["Connection", "Policy", "Session", "new_connection", "unfit"]
+__all__ = ["LARGEST_HANDSHAKE", "Connection", "Policy", "Session", "new_connection", "unfit"]
 
 _LARGEST_RECORD: Final = 16384
 """Bytes of the largest payload of a record (RFC 6347 section 4.1); a smaller buffer would split it."""
+
+LARGEST_HANDSHAKE: Final = 1 << 17
+"""Bytes that a peer may send for one handshake, repetitions included: a chain of certificates has a few thousand.
+OpenSSL keeps up to 1 MB of messages that come before their turn."""
 
 _ALL: Final = 1 << 20
 """Bytes to read of what is to be sent, in one go: more than any flight has."""
@@ -125,11 +130,12 @@ class Session:  # budget: what is known of one peer, in slots, since there are t
         ended: Why it is over: ``"closed"`` or ``"broken"``; empty while it is not.
         error: What OpenSSL raised at first, where it is broken.
         alarms: Errors that were not confirmed.
+        taken: Bytes that the peer has sent for the handshake.
     """
 
     __slots__ = (
         "address", "alarms", "began", "connection", "due", "ended", "error", "facts", "heard", "mtu", "name", "number",
-        "opened", "payload_limit", "random",
+        "opened", "payload_limit", "random", "taken",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +149,7 @@ class Session:  # budget: what is known of one peer, in slots, since there are t
         mtu: int,
         now: float,
     ) -> None:
+        self.taken = 0
         self.connection = connection
         self.facts = facts
         self.address = address
@@ -169,6 +176,10 @@ class Session:  # budget: what is known of one peer, in slots, since there are t
         """
         connection = self.connection
         if datagram:
+            self.taken += len(datagram)
+            if self.taken > LARGEST_HANDSHAKE:
+                self.ended, self.facts.refusal = "broken", TOO_MUCH
+                return False
             connection.bio_write(datagram)
         for _ in range(2):  # see above
             try:
