@@ -134,6 +134,30 @@ class StateTests(World):
         self.assertEqual((self.state(), self.endpoint.stats.failed), ((0, 0), {"failed": 1}))
         self.assertEqual(self.endpoint.stats.dropped, {"unknown_peer": 1})
 
+    def test_open_takes_few_late_messages(self) -> None:
+        """An open session gives OpenSSL 32 KiB of late handshake messages, which it keeps, and goes on without more."""
+        self.begin()
+        self.open()
+        (session,) = self.endpoint._opened.values()
+        connection: Any = session.connection
+        given: list[int] = []
+        write = connection.bio_write
+
+        def count_and_write(datagram: bytes) -> int:
+            given.append(len(datagram))
+            return int(write(datagram))
+
+        connection.bio_write = count_and_write
+        for number in range(10, 120):
+            late = record(22, 1, number, bytes(487))
+            self.peer.send(late if number % 2 else record(23, 1, number, b"") + late)
+        self.settle()
+        self.assertGreater(sum(given), 30_000)
+        self.assertLess(sum(given), 36_000)
+        self.peer.send(application_record(RANDOM, b"goes on", 2000))
+        self.settle()
+        self.assertEqual((self.state(), notes(self.endpoint).payloads[-1]), ((1, 0), b"goes on"))
+
     def test_shaking_to_nothing_by_too_many_retransmissions(self) -> None:
         """OpenSSL gives up before the deadline."""
         self.begin()

@@ -13,6 +13,7 @@ from twistedudp.dtls._records import (
     LARGEST_HELLO,
     client_random,
     epoch,
+    handshake_bytes,
     is_client_hello,
     is_dtls,
     is_one_record,
@@ -70,8 +71,16 @@ class HelloTests(SynchronousTestCase):
         if is_dtls(datagram):
             epoch(datagram)
             is_one_record(datagram)
+            handshake_bytes(datagram)
         if is_client_hello(datagram):
             self.assertEqual(len(client_random(datagram)), 32)
+
+    def test_handshake_bytes(self) -> None:
+        """Records of handshakes are counted wherever they stand, with their headers, and a cut one as it says."""
+        data, late = record(23, 1, 5, b"data"), record(22, 1, 6, b"late")
+        self.assertEqual(handshake_bytes(data), 0)
+        self.assertEqual(handshake_bytes(data + late + data + late), 2 * len(late))
+        self.assertEqual(handshake_bytes(late[:-1]), len(late))
 
 
 class PackTests(SynchronousTestCase):

@@ -16,6 +16,7 @@ __all__ = [
     "LARGEST_HELLO",
     "client_random",
     "epoch",
+    "handshake_bytes",
     "is_client_hello",
     "is_dtls",
     "is_one_record",
@@ -68,6 +69,17 @@ def client_random(hello: bytes) -> bytes:
 def epoch(datagram: bytes) -> int:
     """Return the epoch of a datagram's first record: 0 before its sender's keys are in use."""
     return datagram[3] << 8 | datagram[4]
+
+
+def handshake_bytes(datagram: bytes) -> int:
+    """Return how many bytes of a datagram are records of handshakes."""
+    size = start = 0
+    while start + HEADER_SIZE <= len(datagram):
+        end = start + HEADER_SIZE + (datagram[start + 11] << 8 | datagram[start + 12])
+        if datagram[start] == _HANDSHAKE:
+            size += end - start
+        start = end
+    return size
 
 
 def is_one_record(datagram: bytes) -> bool:

@@ -23,7 +23,7 @@ from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
 
 from ._failures import TOO_MUCH
-from ._records import APPLICATION_DATA, is_one_record, pack
+from ._records import APPLICATION_DATA, handshake_bytes, is_one_record, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..address import Address
     from ._facts import PeerFacts
 
-__all__ = ["LARGEST_HANDSHAKE", "Connection", "Policy", "Session", "new_connection", "unfit"]
+__all__ = ["LARGEST_HANDSHAKE", "LATE_HANDSHAKE", "Connection", "Policy", "Session", "new_connection", "unfit"]
 
 _LARGEST_RECORD: Final = 16384
 """Bytes of the largest payload of a record (RFC 6347 section 4.1); a smaller buffer would split it."""
@@ -41,6 +41,10 @@ _LARGEST_RECORD: Final = 16384
 LARGEST_HANDSHAKE: Final = 1 << 17
 """Bytes that a peer may send for one handshake, repetitions included: a chain of certificates has a few thousand.
 OpenSSL keeps up to 1 MB of messages that come before their turn."""
+
+LATE_HANDSHAKE: Final = 1 << 15
+"""Bytes of handshake messages that a session takes once it is open: time enough for a last flight that is repeated
+because its answer was lost. There is no renegotiation that would have more, and OpenSSL would keep them, as above."""
 
 _ALL: Final = 1 << 20
 """Bytes to read of what is to be sent, in one go: more than any flight has."""
@@ -130,7 +134,7 @@ class Session:  # budget: what is known of one peer, in slots, since there are t
         ended: Why it is over: ``"closed"`` or ``"broken"``; empty while it is not.
         error: What OpenSSL raised at first, where it is broken.
         alarms: Errors that were not confirmed.
-        taken: Bytes that the peer has sent for the handshake.
+        taken: Bytes that have come for the handshake; once it is open, those that came late.
     """
 
     __slots__ = (
@@ -199,13 +203,20 @@ class Session:  # budget: what is known of one peer, in slots, since there are t
         """Let payloads through: the peer is verified."""
         self.opened = True
         self.name = name
+        self.taken = 0
         self.heard = now
         self.payload_limit = min(self.connection.get_cleartext_mtu(), _LARGEST_RECORD)
 
     def receive(self, datagram: bytes) -> Sequence[bytes]:
         """Return the payloads that a datagram brings, if it is genuine; for a session that is open."""
+        one = is_one_record(datagram)
+        if not (one and datagram[0] == APPLICATION_DATA):
+            late = handshake_bytes(datagram)
+            self.taken += late
+            if late and self.taken > LATE_HANDSHAKE:  # perhaps forged, so that it must not end the session
+                return ()
         self.connection.bio_write(datagram)
-        if is_one_record(datagram):
+        if one:
             try:
                 payload = self.connection.recv(_LARGEST_RECORD)
             except SSL.WantReadError:
