@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.checkout import ROOT
 from tests.integration.certificates import write_certificates, write_pair
 from tests.integration.foreign import missing_program
 from tests.integration.openssl import OpenSSLClient
-from tests.integration.twistd import Directory, RunningTwistd, environment
+from tests.integration.twistd import Directory, RunningTwistd, environment, run_twistd
 from twistedudp.address import format_address
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ UDPECHO = str(Path(sys.executable).parent / "udpecho")
 CALCULATOR = ROOT / "examples" / "calculator"
 LIMIT = 60.0
 """Seconds after which a command that has not ended never will."""
+
+DENY_EXECUTABLE_MEMORY = """
+import ctypes, os, sys
+os.execv(sys.argv[1], sys.argv[1:]) if not ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) else sys.exit(77)
+"""
+"""As ``MemoryDenyWriteExecute=yes`` of systemd: PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN, <linux/prctl.h>."""
 
 pytestmark = pytest.mark.heavy
 
@@ -108,6 +114,22 @@ class EchoTests(ProgramsTestCase):
             nobody.bind(("127.0.0.1", 0))
             address = nobody.getsockname()
         self.refused(1, "cannot be reached", "send", address, *ca, "x")
+
+    def test_no_executable_memory(self) -> None:
+        """Where no code may be made at run time, as pyOpenSSL does, that is told in one line; without DTLS we serve."""
+        denied = (sys.executable, "-c", DENY_EXECUTABLE_MEMORY)
+        if subprocess.run([*denied, sys.executable, "-c", ""], check=False).returncode == 77:
+            raise SkipTest("this kernel has no PR_SET_MDWE: it came with Linux 6.3")
+        options = ("--dtls-cert", self.pem("server"), "--dtls-key", self.pem("server-key"))
+        done = run_twistd("-n", "udpecho", "--port", "0", *options, directory=self.folder, prefix=denied)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(
+            done.stderr, r"\Atwistd udpecho: this process may not make memory exec.*DenyWriteExecute=yes\n\Z"
+        )
+        with RunningTwistd(prefix=denied) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(LIMIT)
+            client.sendto(b"served", server.address)
+            self.assertEqual(client.recv(100), b"served")
 
     def test_plain_client(self) -> None:
         """A client without DTLS gets no answer; the server says so in one line."""

@@ -98,7 +98,16 @@ class DTLSContext:
     def __init__(self, sources: _Sources) -> None:
         check_openssl(SSL.OPENSSL_VERSION_NUMBER)
         self._sources = sources
-        self._ssl = _build(sources)
+        try:
+            self._ssl = _build(sources)
+        except MemoryError as error:
+            if "write+execute" not in str(error):
+                raise
+            # What pyOpenSSL calls back is made by cffi, whose machine code for it is written at run time.
+            raise DTLSUnavailable(
+                "this process may not make memory executable, and without that pyOpenSSL has no callbacks; in a unit "
+                "of systemd take out MemoryDenyWriteExecute=yes"
+            ) from error
         self.is_server = sources.is_server
         self.verifies = sources.verifies
         self.allow = sources.allow
