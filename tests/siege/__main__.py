@@ -15,6 +15,8 @@ from tests.siege.flood import DENIED, capacity_of, search
 from tests.siege.report import as_json, floods, tables
 from tests.siege.siege import TRUST, Siege, faults_of
 
+_REPORT = load_module("benchmarks/_report.py")  # at the start, for it looks at once at what else the machine has to do
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments ask for, and return 0 if everything held, 1 if not, 2 if it cannot be run here."""
@@ -66,9 +68,8 @@ def _width() -> int:
 def _write(path: Path | None, place: str, text: str) -> None:
     """Put text into a Markdown file, with what it was measured on."""
     if path is not None:
-        report = load_module("benchmarks/_report.py")
-        machine = report.machine_text().replace("\n", ", ")
-        report.put_into(path, place, f"{machine}.\n\n{text}")
+        machine = _REPORT.machine_text().replace("\n", ", ")
+        _REPORT.put_into(path, place, f"{machine}.\n\n{text}")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
