@@ -24,7 +24,7 @@ from .errors import InvalidAddress, LocalError
 from .probing import COUNTS_ONLY, ProbeEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.interfaces import IDelayedCall
 
@@ -262,7 +262,7 @@ class Sending:
         self._write = run.port.write
         self._next_probe = run.series.table.next_probe
         stats = getattr(run.port, "stats", None)  # the object stays the same, and to ask for it costs a system call
-        self._errors: dict[int, int] = {} if stats is None else stats.send_errors
+        self._errors: Mapping[int, int] = {} if stats is None else stats.send_errors
         self._errors_known: dict[int, int] = {}
         self._made: tuple[int, int] | None = None
         self._pace = _Pace(schedule, run.arrivals.look())

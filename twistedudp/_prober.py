@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import fail, succeed
 from twisted.internet.error import CannotListenError
@@ -35,18 +35,26 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IListeningPort
+    from twisted.internet.protocol import DatagramProtocol
 
     from ._pacing import Clocks
     from .address import Address
     from .probing import ProbeEvent, Summary
 
-__all__ = ["MAX_STRANGERS", "Prober", "Schedule", "new_series"]
+__all__ = ["MAX_STRANGERS", "Prober", "Schedule", "Way", "new_series"]
 
 _NS: Final = 1_000_000_000
 
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG = 10, 23, 62  # <linux/in.h>, <linux/in6.h>
 _PMTUDISC_PROBE: Final = 3
 """<linux/in.h>: DF is set, and what the kernel believes of the path's MTU, which may be old or forged, is ignored."""
+
+
+class Way(Protocol):
+    """Another way to the server than a port of the prober's own: a session that is open already."""
+
+    def begin(self, protocol: DatagramProtocol) -> Any:
+        """Be the protocol's transport, and return what serves as its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,8 @@ class Prober:
         dont_fragment: Send with DF set (IP_PMTUDISC_PROBE, ip(7); IPV6_DONTFRAG), whatever the kernel believes of the
             path's MTU. A probe larger than the own device's MTU is then told as ``not_sent``.
         clocks: Others than the machine's, for tests.
+        way: How probes get to the peer, such as a :class:`~._secure_probes.ProbeSessions`, which is closed at the end;
+            None opens a port. ``interface`` and ``dont_fragment`` are for that port only.
 
     Attributes:
         strangers: How many datagrams came from which other addresses; at most :data:`MAX_STRANGERS` of these.
@@ -124,6 +134,7 @@ class Prober:
         interface: str = "",
         dont_fragment: bool = False,
         clocks: Clocks | None = None,
+        way: Way | None = None,
     ) -> None:
         self.strangers: dict[Address, int] = {}
         self._reactor = reactor
@@ -131,6 +142,7 @@ class Prober:
         self._schedule = schedule
         self._interface = interface
         self._dont_fragment = dont_fragment
+        self._way = way
         self._clocks = clocks_of(reactor) if clocks is None else clocks
         self._run = ProbeRun(reactor, self._clocks, series, on_event)
 
@@ -173,11 +185,15 @@ class Prober:
         self._run.stop()
 
     def _open(self, run: ProbeRun) -> None:
+        protocol = ProbePort(run, self._peer, self.strangers)
+        if self._way is not None:
+            run.port = self._way.begin(protocol)
+            return
         ipv6 = is_ipv6(self._peer[0])
         run.port = transport.listen(
             self._reactor,
             0,
-            ProbePort(run, self._peer, self.strangers),
+            protocol,
             self._interface or ("::" if ipv6 else ""),
             return_path=False,
             timestamps=True,

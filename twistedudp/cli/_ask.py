@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..dtls import DTLSContext
     from ._options import Certificates
 
-__all__ = ["Server", "ask", "run_until_done"]
+__all__ = ["Server", "ask", "client_context", "run_until_done"]
 
 _T = TypeVar("_T")
 
@@ -53,7 +53,7 @@ def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -
         Interrupted: SIGINT came first.
         TwistedUDPError: As the client has it, or a file of a certificate cannot be used.
     """
-    dtls = None if server.certificates is None else _context(server.certificates)
+    dtls = None if server.certificates is None else client_context(server.certificates)
 
     async def asking(reactor: ReactorBase) -> _T:
         async with UDPClientService(
@@ -64,7 +64,13 @@ def ask(server: Server, question: Callable[[UDPClientService], Awaitable[_T]]) -
     return run_until_done(asking)
 
 
-def _context(certificates: Certificates) -> DTLSContext:
+def client_context(certificates: Certificates) -> DTLSContext:
+    """Return what ``--dtls`` and its companions ask for.
+
+    Raises:
+        DTLSUnavailable: The extra is not installed.
+        DTLSConfigurationError: A file cannot be used.
+    """
     from ..dtls import DTLSContext  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
 
     ca, certificate, key = certificates

@@ -12,10 +12,11 @@ import click
 
 from ._arguments import Misuse
 from ._options import address as parsed_address
-from ._options import duration, family_of_flags, family_options, share
+from ._options import dtls_options, duration, family_of_flags, family_options, share
 from ._ping_options import (
     Outputs,
     PingPlan,
+    check_secure_size,
     check_sweep,
     interval,
     interval_of,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from .._resolve import AddressFamily
     from ..address import Address
+    from ._options import Certificates
 
 __all__ = ["ping"]
 
@@ -117,10 +119,11 @@ def _sweep_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("address", metavar="HOST[:PORT]", type=parsed_address)
 @_schedule_options
 @family_options
+@dtls_options
 @_limit_options
 @_output_options
 @_sweep_options
-def ping(address: Address, ipv4: bool, ipv6: bool, **typed: Any) -> None:
+def ping(address: Address, ipv4: bool, ipv6: bool, certificates: Certificates | None, **typed: Any) -> None:
     """Probe an echo server or an rpc server: loss, round trips, jitter.
 
     Any UDP server that sends back what it gets will do (RFC 862); one of ours that serves rpc tells more. TIME is
@@ -138,6 +141,8 @@ def ping(address: Address, ipv4: bool, ipv6: bool, **typed: Any) -> None:
     family = family_of_flags(address[0], ipv4=ipv4, ipv6=ipv6)
     if typed["sweep_size"] or typed["sweep_rate"]:
         click.get_current_context().exit(_sweep(address, family, outputs, typed))
+    if certificates is not None:
+        check_secure_size(typed["size"])
     plan = PingPlan(
         host=address[0],
         port=address[1],
@@ -148,6 +153,7 @@ def ping(address: Address, ipv4: bool, ipv6: bool, **typed: Any) -> None:
         size=typed["size"],
         limits=Limits(loss=typed["max_loss"], p50=typed["max_p50"], p99=typed["max_p99"], jitter=typed["max_jitter"]),
         outputs=outputs,
+        certificates=certificates,
     )
     from ._ping_run import run_ping  # noqa: PLC0415  # Twisted: only where something is asked
 

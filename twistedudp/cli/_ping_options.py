@@ -17,6 +17,7 @@ from ._options import duration
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ._options import Certificates
     from ._ping_report import Limits
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "MOST_WINDOW",
     "Outputs",
     "PingPlan",
+    "check_secure_size",
     "check_sweep",
     "interval_of",
     "one_output",
@@ -55,6 +57,7 @@ MOST_WINDOW: Final = 4_000_000
 """Probes remembered at once, 9 bytes each: 36 MB. What waits beyond that is given up early, and counted by name."""
 
 _SMALLEST: Final = 56  # SMALLEST_PROBE of probing, whose import costs the other commands; a test compares the two
+_MOST_SECURE: Final = 1163  # of a DTLSClient as it is by default, whose import needs an extra; a test compares the two
 _NUMBER: Final = re.compile(r"[0-9][0-9_,]*")
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(k?)(?:/s)?")
 
@@ -99,6 +102,7 @@ class PingPlan:
         size: Bytes of each probe.
         limits: What it must keep to.
         outputs: What it writes.
+        certificates: For DTLS, None for plain UDP.
     """
 
     host: str
@@ -110,6 +114,7 @@ class PingPlan:
     size: int
     limits: Limits
     outputs: Outputs
+    certificates: Certificates | None = None
 
     def check_peer(self, host: str) -> None:
         """Refuse a size that the peer's address family does not carry.
@@ -159,6 +164,16 @@ def probe_size(text: str | int) -> int:
             f"{LARGEST_PAYLOAD:,} over IPv6"
         )
     return number
+
+
+def check_secure_size(size: int) -> None:
+    """Refuse a size that a record of DTLS does not carry.
+
+    Raises:
+        Misuse: It does not.
+    """
+    if size > _MOST_SECURE:
+        raise Misuse(f"--size {size}: with --dtls at most {_MOST_SECURE:,} bytes: a record is not cut into pieces")
 
 
 def rate(text: str) -> float:
@@ -247,6 +262,8 @@ def check_sweep(given: Mapping[str, bool]) -> None:
     if len(sweeps) > 1:
         raise Misuse("--sweep-size and --sweep-rate exclude each other; run one after the other")
     (sweep,) = sweeps
+    if given.get("dtls"):
+        raise Misuse(f"--dtls and {_option(sweep)} exclude each other: a sweep is of plain UDP")
     for name, is_given in given.items():
         if is_given and name not in _SWEEPS_TAKE[sweep] and name not in (*_SWEEPS_TAKE, "address"):
             raise Misuse(f"{_option(name)} means nothing with {_option(sweep)}: leave it out")

@@ -168,7 +168,8 @@ def _for_people(plan: PingPlan, series: ProbeSeries, address: str) -> Output:
         if console.is_terminal and not console.is_dumb_terminal:
             names = RunNames(title, plan.interval, plan.count, plan.duration)
             return LiveDisplay(series, names, console, characters=can_show(BARS + CROSS + "━─"))
-    click.echo(f"udpecho ping {title}: {plan.size:,} bytes every {interval_text(plan.interval)}")
+    secured = "" if plan.certificates is None else ", in DTLS"
+    click.echo(f"udpecho ping {title}: {plan.size:,} bytes every {interval_text(plan.interval)}{secured}")
     if plan.interval < SHORTEST_PRINTED:
         return PlainProgress(series)
     return PlainLines(address=address, size=plan.size, timeout=plan.timeout)

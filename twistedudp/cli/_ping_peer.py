@@ -2,7 +2,8 @@
 
 Theory of operation: a name may have several addresses, and the server may listen on one of them only: ``localhost`` is
 often ``::1`` first. So a few probes go to each, and the first from which anything comes back is taken; where nothing
-comes from any, the first in the system's order is probed, and what follows tells the truth about it.
+comes from any, the first in the system's order is probed, and what follows tells the truth about it. With DTLS the
+first with which a session comes about is taken.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from ..errors import HostNotFound, RequestTimedOut
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from twisted.python.failure import Failure
+
     from .._resolve import AddressFamily
+    from .._secure_probes import ProbeSessions
     from ..address import Address
+    from ..dtls import DTLSContext
     from ..probing import ProbeEvent
 
-__all__ = ["LOOKUP_TIMEOUT", "MOST_ADDRESSES", "addresses_of", "answering_one"]
+__all__ = ["LOOKUP_TIMEOUT", "MOST_ADDRESSES", "addresses_of", "answering_one", "shaken_one"]
 
 LOOKUP_TIMEOUT: Final = 10.0
 """Seconds for a name server: resolv.conf(5) tries two of them twice, for five seconds each; nobody waits so long."""
@@ -107,6 +112,52 @@ async def answering_one(reactor: Any, addresses: Sequence[Address]) -> Address:
     finally:
         for prober in probers:
             prober.stop()
+
+
+async def shaken_one(
+    reactor: Any, addresses: Sequence[Address], name: str, context: DTLSContext, timeout: float
+) -> ProbeSessions:
+    """Return an open session with the first address that has one.
+
+    Args:
+        reactor: A reactor that runs.
+        addresses: At least one.
+        name: Whose certificate is to be shown.
+        context: The certificates.
+        timeout: Seconds after which an answer is late.
+
+    Raises:
+        DTLSHandshakeFailed: There is none; where that has several reasons, one from an address that answered.
+    """
+    from .._secure_probes import ProbeSessions  # noqa: PLC0415  # OpenSSL: an extra, which not everybody has
+
+    tried = [ProbeSessions(reactor, address, name, context, silence=timeout) for address in addresses]
+    found: Deferred[ProbeSessions] = Deferred()
+    failures: list[Failure] = []
+
+    def failed(failure: Failure) -> None:
+        failures.append(failure)
+        if len(failures) == len(tried) and not found.called:
+            found.errback(min(failures, key=_says_little))
+
+    def opened(sessions: ProbeSessions) -> None:
+        if not found.called:
+            found.callback(sessions)
+
+    for sessions in tried:
+        sessions.open().addCallbacks(lambda _, those=sessions: opened(those), failed)
+    chosen: ProbeSessions | None = None
+    try:
+        chosen = await found
+    finally:
+        for sessions in tried:
+            if sessions is not chosen:
+                sessions.stopListening()
+    return chosen
+
+
+def _says_little(failure: Failure) -> bool:
+    return getattr(failure.value, "reason", "") in ("", "no_answer", "unreachable")
 
 
 def is_cancelled(error: BaseException) -> bool:

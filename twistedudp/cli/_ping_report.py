@@ -6,7 +6,7 @@ its place and its name, which docs/ping.md defines; what a figure of zero cannot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..address import format_address
@@ -17,10 +17,21 @@ from ._ping_units import counted, interval_text, share_text, time_text, times_te
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from .._secure_probes import SessionCounts
     from ..address import Address
     from ..probing import Summary, Times
 
-__all__ = ["WORDS", "Limits", "Observed", "exceeded", "heading", "nothing_came", "remarks", "report_lines"]
+__all__ = [
+    "WORDS",
+    "Limits",
+    "Observed",
+    "exceeded",
+    "heading",
+    "nothing_came",
+    "remarks",
+    "report_lines",
+    "run_as_json",
+]
 
 WORDS: Final = {
     "wrong_sequence": "answers with a number never sent",
@@ -69,11 +80,21 @@ class Observed:
         unreachable: What the last ICMP error said.
         not_sent: Why the last probe that was not sent was not.
         strangers: Addresses that answered and are not the server's, and how often.
+        sessions: What became of the DTLS sessions; None over plain UDP.
     """
 
     unreachable: str = ""
     not_sent: str = ""
     strangers: Mapping[Address, int] | None = None
+    sessions: SessionCounts | None = None
+
+
+def run_as_json(summary: Summary, observed: Observed) -> dict[str, object]:
+    """Return a run as the object that ``--json`` prints."""
+    sessions = observed.sessions
+    if sessions is None:
+        return {**summary.as_json(), "dtls": False}
+    return {**summary.as_json(), "dtls": True, **asdict(sessions)}
 
 
 def exceeded(summary: Summary, limits: Limits) -> str:
@@ -103,7 +124,11 @@ def exceeded(summary: Summary, limits: Limits) -> str:
 def nothing_came(summary: Summary, observed: Observed) -> str:
     """Return why nothing may have come back, and what to do next, as one line."""
     where = _where(summary)
-    return _other_answer(summary, observed, where) or _no_sending(summary, observed, where) or _silence(summary, where)
+    return (
+        _other_answer(summary, observed, where)
+        or _no_sending(summary, observed, where)
+        or _silence(summary, where, secure=observed.sessions is not None)
+    )
 
 
 def _no_sending(summary: Summary, observed: Observed, where: str) -> str:
@@ -129,13 +154,18 @@ def _other_answer(summary: Summary, observed: Observed, where: str) -> str:
     return ""
 
 
-def _silence(summary: Summary, where: str) -> str:
+def _silence(summary: Summary, where: str, *, secure: bool) -> str:
     if summary.corrupted:
         return f"nothing came back intact from {where}: {counted(summary.corrupted, 'answer')} changed on the way"
     if summary.late:
         return (
             f"nothing came back from {where} in time, and {counted(summary.late, 'answer')} too late; a longer "
             "--timeout counts them"
+        )
+    if secure:
+        return (
+            f"nothing came back from {where}, which has shaken hands; is it an echo server, or an rpc server of ours, "
+            "that answers what it is sent?"
         )
     return (
         f"nothing came back from {where}; is a server running there? a firewall may be silent, too: {_doctor(summary)}"
@@ -179,7 +209,12 @@ def _where(summary: Summary) -> str:
 
 
 def report_lines(
-    summary: Summary, buckets: Sequence[tuple[int, int]], *, width: int = 79, blocks: bool = True
+    summary: Summary,
+    buckets: Sequence[tuple[int, int]],
+    *,
+    width: int = 79,
+    blocks: bool = True,
+    sessions: SessionCounts | None = None,
 ) -> list[str]:
     """Return a summary as lines.
 
@@ -188,8 +223,9 @@ def report_lines(
         buckets: The round trips, see :func:`~._ping_histogram.histogram_lines`.
         width: Characters of a line of the histogram.
         blocks: Whether it is drawn with block characters.
+        sessions: What became of the DTLS sessions; None over plain UDP.
     """
-    lines = [heading(summary), *_rows(summary)]
+    lines = [heading(summary), *_rows(summary, sessions)]
     histogram = histogram_lines(buckets, width=width, blocks=blocks)
     return [*lines, "", *histogram] if histogram else lines
 
@@ -199,12 +235,14 @@ def heading(summary: Summary) -> str:
     return f"--- {_where(summary)} ---"
 
 
-def _rows(summary: Summary) -> Iterator[str]:
+def _rows(summary: Summary, sessions: SessionCounts | None) -> Iterator[str]:
     yield _row(
         "run",
         f"{summary.size:,} bytes every {interval_text(summary.interval)} for {time_text(summary.duration)}"
         + (f", answered by {summary.protocol}" if summary.protocol else ""),
     )
+    if sessions is not None:
+        yield from _session_rows(sessions)
     yield _row(
         "probes",
         f"{summary.sent:,} sent, {summary.received:,} received, {summary.lost:,} lost ({share_text(summary.loss)})",
@@ -225,6 +263,14 @@ def _rows(summary: Summary) -> Iterator[str]:
         yield _row("schedule", f"probes left {time_text(late.p50)} (p50), {time_text(late.p99)} (p99) behind time")
         if summary.received:
             yield _row("", f"arrival was told {told}")
+
+
+def _session_rows(sessions: SessionCounts) -> Iterator[str]:
+    which = "handshake" if sessions.handshakes == 1 else "the first handshake"
+    took = "" if sessions.handshake is None else f", {which} took {time_text(sessions.handshake)}"
+    yield _row("DTLS", f"{counted(sessions.handshakes, 'session')}{took}")
+    if sessions.without_session:
+        yield _row("", f"{counted(sessions.without_session, 'probe')} lost for want of a session")
 
 
 def _odd_rows(summary: Summary) -> Iterator[str]:

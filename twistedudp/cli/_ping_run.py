@@ -18,14 +18,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from .._prober import Prober, Schedule, new_series
 from ..address import format_address
 from ..probing import DEFAULT_WINDOW
-from ._ask import run_until_done
+from ._ask import client_context, run_until_done
 from ._failures import Interrupted
 from ._output import is_terminal, one_line, print_json
 from ._ping_options import window_for
 from ._ping_outputs import RunOutputs, open_csv, outputs_of
-from ._ping_peer import addresses_of, answering_one
+from ._ping_peer import addresses_of, answering_one, shaken_one
 from ._ping_plot import checked_plot_file, draw, load_matplotlib
-from ._ping_report import Observed, exceeded, nothing_came, remarks, report_lines
+from ._ping_report import Observed, exceeded, nothing_came, remarks, report_lines, run_as_json
 from ._ping_units import BARS, can_show
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from .._resolve import AddressFamily
+    from .._secure_probes import ProbeSessions
     from ..address import Address
+    from ..dtls import DTLSContext
     from ..probing import ProbeSeries, Summary
     from ._ping_options import Outputs, PingPlan
     from ._ping_plot import PlotPoints
@@ -61,16 +63,21 @@ class _Run:
         plan: What was asked for.
         family: The address family that was asked for.
         csv: The file of ``--csv``.
+        context: The certificates for DTLS, None for plain UDP.
 
     Attributes:
         observed: What was seen beside the figures.
     """
 
-    def __init__(self, plan: PingPlan, family: AddressFamily | None, csv: TextIO | None) -> None:
+    def __init__(
+        self, plan: PingPlan, family: AddressFamily | None, csv: TextIO | None, context: DTLSContext | None
+    ) -> None:
         self.observed = Observed()
         self._plan = plan
         self._family = family
         self._csv = csv
+        self._context = context
+        self._sessions: ProbeSessions | None = None
         self._finding: Deferred[Address] | None = None
         self._prober: Prober | None = None
 
@@ -92,7 +99,12 @@ class _Run:
 
     async def _find(self, reactor: Any) -> Address:
         plan = self._plan
-        return await answering_one(reactor, await addresses_of(reactor, plan.host, plan.port, self._family))
+        addresses = await addresses_of(reactor, plan.host, plan.port, self._family)
+        if self._context is None:
+            return await answering_one(reactor, addresses)
+        self._sessions = await shaken_one(reactor, addresses, plan.host, self._context, plan.timeout)
+        self.observed.sessions = self._sessions.counts
+        return self._sessions.peer
 
     async def _probe(self, reactor: Any, peer: Address) -> _Ended:
         plan = self._plan
@@ -112,7 +124,7 @@ class _Run:
             None if plan.duration is None else round(plan.duration * 1e9),
         )
         told = RunOutputs(outputs, self.interrupted)
-        self._prober = Prober(reactor, peer, series, schedule, on_event=told.happened)
+        self._prober = Prober(reactor, peer, series, schedule, on_event=told.happened, way=self._sessions)
         self.observed.strangers = self._prober.strangers
         _settle_memory()
         told.start(reactor)
@@ -150,7 +162,8 @@ def run_ping(plan: PingPlan, family: AddressFamily | None) -> int:
     if picture is not None:
         load_matplotlib()
     csv = open_csv(plan.outputs.csv)
-    run = _Run(plan, family, csv)
+    context = None if plan.certificates is None else client_context(plan.certificates)
+    run = _Run(plan, family, csv, context)
     try:
         ended = run_until_done(run.on, on_interrupt=run.interrupted)
     except OSError as error:
@@ -174,9 +187,9 @@ def _tell(plan: PingPlan, ended: _Ended, observed: Observed, picture: Path | Non
     summary, series = ended.summary, ended.series
     outputs = plan.outputs
     if outputs.json:
-        print_json(summary.as_json(), compact=True)
+        print_json(run_as_json(summary, observed), compact=True)
     elif outputs.json_lines:
-        print_json({"event": "summary", **summary.as_json()}, compact=True)
+        print_json({"event": "summary", **run_as_json(summary, observed)}, compact=True)
     elif not outputs.takes_stdout:
         _print_report(summary, series, observed, outputs)
     if picture is not None and ended.points is not None:
@@ -190,7 +203,11 @@ def _tell(plan: PingPlan, ended: _Ended, observed: Observed, picture: Path | Non
 def _print_report(summary: Summary, series: ProbeSeries, observed: Observed, outputs: Outputs) -> None:
     columns = shutil.get_terminal_size().columns if is_terminal() else 80
     lines = report_lines(
-        summary, series.rtt.buckets(), width=max(40, min(columns - 1, WIDEST)), blocks=can_show(BARS + "▏")
+        summary,
+        series.rtt.buckets(),
+        width=max(40, min(columns - 1, WIDEST)),
+        blocks=can_show(BARS + "▏"),
+        sessions=observed.sessions,
     )
     notes = [f"note: {text}" for text in remarks(summary, observed)] if summary.received else []
     # Below the lines of the run, and below the ^C that ended it.
