@@ -126,6 +126,12 @@ class MisuseTests(ProgramTestCase):
             (["--sweep-size", "--csv", "x"], "--csv means nothing with --sweep-size: leave it out"),
             (["--sweep-size", "-i", "1s"], "--interval means nothing with --sweep-size: leave it out"),
             (["--sweep-rate", "--json-lines"], "--json-lines means nothing with --sweep-rate: leave it out"),
+            (
+                ["--dtls", "--ca", "x", "--sweep-rate"],
+                "--dtls and --sweep-rate exclude each other: a sweep is of plain",
+            ),
+            (["--ca", "x"], "--ca belongs to --dtls, which is not given"),
+            (["--dtls", "--size", "1164"], "--size 1164: with --dtls at most 1,163 bytes"),
             (["--plot", "x.gif"], "--plot x.gif: the name of the picture must end in .png, .svg or .pdf"),
         ):
             self.assertIn(text, self.misuse("ping", "127.0.0.1", *arguments))

@@ -47,6 +47,10 @@ def judge(asked: Asked) -> list[Finding]:
     return [_not_echo(asked)] if others else [_silent(asked)]
 
 
+_PERHAPS_DTLS: Final = "; a server that speaks DTLS is silent as well, 'udpecho ping --dtls {}' asks it"
+"""What is sent here is plain UDP, which such a server drops without a word (RFC 6347 section 4.1.2.7)."""
+
+
 # What came back
 
 
@@ -112,7 +116,7 @@ def _silent(asked: Asked) -> Finding:
             f"the port does not answer. On the server's machine, try 'udpecho doctor --local :{asked.peer[1]}'; "
             "--timeout waits longer"
         )
-    return Finding("UDP-SILENT", says, evidence_of(asked), advice)
+    return Finding("UDP-SILENT", says, evidence_of(asked), advice + _PERHAPS_DTLS.format(peer))
 
 
 # What this machine says

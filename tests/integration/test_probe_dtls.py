@@ -1,0 +1,157 @@
+"""``udpecho ping --dtls`` as a process, against real servers: its figures, a lossy path, restarts, refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.binomial import binomial_bounds
+from tests.integration.test_twistd_dtls import LIMIT, UDPECHO, ProgramsTestCase
+from tests.integration.twistd import RunningTwistd, environment
+from twistedudp.address import format_address
+
+if TYPE_CHECKING:
+    from twistedudp.address import Address
+
+pytestmark = pytest.mark.heavy
+
+RPC = ("--protocol", "calculator")
+DOUBT = 0.00005
+"""On each side of the interval: 99.99 % lie within."""
+
+
+class PingTestCase(ProgramsTestCase):
+    """A command that trusts the authority."""
+
+    def ping(self, address: Address, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return self.udpecho("ping", address, "--ca", self.pem("ca"), *arguments, "")
+
+    def figures(self, address: Address, *arguments: str) -> dict[str, Any]:
+        """Run it and return its JSON object."""
+        done = self.ping(address, "--json", *arguments)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+
+class FigureTests(PingTestCase):
+    """Runs that end by themselves."""
+
+    def test_echo(self) -> None:
+        """An echo server, by its name: the lines of any run, and what the handshake took."""
+        port = self.server().address[1]
+        done = self.udpecho("ping", f"localhost:{port}", "--ca", self.pem("ca"), "-c5", "-i10ms", "")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(f"udpecho ping localhost:{port} (127.0.0.1:{port}): 64 bytes every 10 ms, in DTLS\n", done.stdout)
+        self.assertRegex(done.stdout, r"(?m)^DTLS         1 session, handshake took [0-9.]+ [mu]?s$")
+        self.assertIn("5 sent, 5 received, 0 lost (0%)", done.stdout)
+
+    def test_rpc(self) -> None:
+        """An rpc server that wants a certificate tells as much as over plain UDP; times are the kernel's."""
+        server = self.server(*RPC, "--dtls-client-ca", self.pem("ca"), "--dtls-allow", "alice")
+        pair = ("--cert", self.pem("alice"), "--key", self.pem("alice-key"))
+        found = self.figures(server.address, *pair, "-c50", "-i5ms", "--size", "1163")
+        self.assertEqual((found["protocol"], found["received"], found["size"]), ("rpc", 50, 1163))
+        self.assertEqual((found["lost_there"], found["lost_back"], found["duplicated_there"]), (0, 0, 0))
+        self.assertTrue(found["dtls"] and found["kernel_times"])
+        self.assertTrue(0 < found["server_time"]["p50"] < found["p50"] < found["handshake"] < LIMIT, found)
+        self.assertEqual((found["handshakes"], found["without_session"]), (1, 0))
+
+    def test_loss(self) -> None:
+        """Through 10 % loss each way, the handshake as well: as much is lost as is true, and told by direction."""
+        server = self.server(*RPC)
+        relayed = ("udpimpair", "--listen", "0", "--to", format_address(server.address), "--effects", "loss=10%,seed=5")
+        with RunningTwistd(command=relayed) as relay:
+            found = self.figures(relay.address, "-c500", "-i3ms", "--timeout", "500ms")
+        for which, chance in (("lost_there", 0.1), ("lost_back", 0.09)):
+            least, most = binomial_bounds(500, chance, DOUBT)
+            self.assertTrue(least <= found[which] <= most, found)
+        self.assertEqual(found["lost"], found["lost_there"] + found["lost_back"] + found["late"])
+        self.assertEqual((found["handshakes"], found["sent"], found["corrupted"]), (1, 500, 0))
+
+
+class RestartTests(PingTestCase):
+    """Servers that lose the session while probes are sent."""
+
+    def restarted(self, by: signal.Signals) -> dict[str, Any]:
+        """End the server by a signal in the midst of a run, start it again at the same port, and return the summary."""
+        server = self.server()
+        command = [UDPECHO, "ping", "--dtls", "--ca", self.pem("ca"), format_address(server.address), "-i20ms"]
+        with subprocess.Popen(
+            [*command, "--timeout", "300ms", "--json-lines"],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            fates = (json.loads(line) for line in process.stdout)
+            self.assertEqual(next(fates)["event"], "reply")
+            server.stop(by)
+            while next(fates)["event"] != "lost":
+                pass
+            self.server("--port", str(server.address[1]))
+            while next(fates)["event"] != "reply":
+                pass
+            process.send_signal(signal.SIGINT)
+            *_, summary = fates
+            assert process.stderr is not None
+            self.assertEqual((process.wait(LIMIT), process.stderr.read()), (0, ""))
+        self.assertEqual((summary["event"], summary["handshakes"], summary["late"]), ("summary", 2, 0))
+        self.assertGreater(summary["lost"], 0)
+        # None was kept back for the next session.
+        self.assertLess(summary["max"], 0.3)
+        found: dict[str, Any] = summary
+        return found
+
+    def test_killed(self) -> None:
+        """A server that died says nothing: its successor is shaken hands with once probes stay without an answer."""
+        self.assertEqual(self.restarted(signal.SIGKILL)["without_session"], 0)
+
+    def test_stopped(self) -> None:
+        """A server that stopped in order has closed the session: probes until the next one are lost, and told."""
+        found = self.restarted(signal.SIGTERM)
+        waited = found["oddities"].get("unanswered_at_stop", 0)
+        self.assertTrue(0 < found["without_session"] <= found["lost"] + waited, found)
+
+
+class RefusedTests(PingTestCase):
+    """What is one line and an exit status."""
+
+    def test_handshake(self) -> None:
+        """Wrong authority, wrong name, a server for plain UDP, nobody at all: no probe is sent, and it says why."""
+        server = self.server()
+        ca = ("--ca", self.pem("ca"))
+        self.refused(1, "authority that is trusted here", "ping", server.address, "--ca", self.pem("other-ca"), "")
+        misnamed = self.server(certificate="misnamed")
+        self.refused(1, "elsewhere.example.*127.0.0.1", "ping", misnamed.address, *ca, "")
+        with RunningTwistd() as plain:
+            self.refused(1, "it sent back what it got.*leave --dtls out", "ping", plain.address, *ca, "")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            address = nobody.getsockname()
+        self.refused(1, "cannot be reached: Connection refused", "ping", address, *ca, "")
+
+    def test_usage(self) -> None:
+        """A certificate that cannot be read, before anything is sent."""
+        self.refused(2, "cannot be read", "ping", ("127.0.0.1", 9), "--ca", self.pem("missing"), "")
+
+    def test_silence(self) -> None:
+        """Ctrl-C ends a handshake that nobody answers, without a summary."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            command = [UDPECHO, "ping", "--dtls", "--ca", self.pem("ca"), format_address(silent.getsockname())]
+            with subprocess.Popen(
+                command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process:
+                silent.settimeout(LIMIT)
+                self.assertEqual(silent.recv(2000)[:1], b"\x16")
+                process.send_signal(signal.SIGINT)
+                output, errors = process.communicate(timeout=LIMIT)
+        self.assertEqual((process.returncode, output, errors), (130, b"", b""))
