@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.binomial import binomial_bounds
+from tests.integration.netns import NetworkNamespace, missing_for_namespaces
 from tests.integration.test_twistd_dtls import LIMIT, UDPECHO, ProgramsTestCase
 from tests.integration.twistd import RunningTwistd, environment
 from twistedudp.address import format_address
@@ -119,6 +120,50 @@ class RestartTests(PingTestCase):
         found = self.restarted(signal.SIGTERM)
         waited = found["oddities"].get("unanswered_at_stop", 0)
         self.assertTrue(0 < found["without_session"] <= found["lost"] + waited, found)
+
+
+class FirewallTests(PingTestCase):
+    """What this machine does not send, in a network of its own."""
+
+    def test_not_sent(self) -> None:
+        """Records that a rule of this machine forbids are not sent, and not lost."""
+        if reason := missing_for_namespaces():
+            self.skipTest(reason)
+        namespace = NetworkNamespace()
+        self.addCleanup(namespace.close)
+        namespace.run("ip", "link", "set", "lo", "up")
+        with namespace.entered():
+            server = self.server()
+            rule = f"type filter hook output priority 0; udp dport {server.address[1]} udp length > 900 drop;"
+            namespace.run("nft", "-f", "-", text=f"table ip t {{ chain c {{ {rule} }}; }}")
+            done = self.ping(server.address, "-c5", "-i10ms", "--size", "1000", "--json")
+        found = json.loads(done.stdout)
+        self.assertEqual((found["sent"], found["not_sent"], found["lost"], found["handshakes"]), (0, 5, 0, 1))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("a firewall on this machine forbids it (EPERM)", done.stderr)
+
+
+class DoctorTests(ProgramsTestCase):
+    """What ``udpecho doctor``, which asks in plain UDP, says of such a server."""
+
+    def test_hint(self) -> None:
+        """It is silent, and the advice names how to ask it."""
+        where = format_address(self.server().address)
+        command = [UDPECHO, "doctor", "--quick", "--timeout", "0.5", "--json", where]
+        done = subprocess.run(
+            command,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        (finding,) = json.loads(done.stdout)["findings"]
+        self.assertEqual((done.returncode, finding["code"]), (1, "UDP-SILENT"))
+        self.assertIn(
+            f"a server that speaks DTLS is silent as well, 'udpecho ping --dtls {where}' asks it", finding["advice"]
+        )
 
 
 class RefusedTests(PingTestCase):
