@@ -8,8 +8,10 @@ both (``schedstat``): a server that works for nothing shows in the first, one th
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.twistd import environment
+from tests.integration.twistd import Directory, RunningTwistd, environment
 from twistedudp import _msgpack
 from twistedudp.messages import Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 _GENERATOR: Final = Path(__file__).parent / "open_loop.py"
@@ -233,3 +237,92 @@ class OverloadTests(SynchronousTestCase):
         self.assertLess(figures["share"], 0.5, figures)
         self.assertGreater(figures["p99 after 1 s"], 0.5, figures)
         self.assertEqual(figures["unaccounted"], 0, figures)
+
+
+_SLOW: Final = """
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twistedudp import RPCMethods, method
+class Methods(RPCMethods):
+    @method(max_running=8)
+    async def slow(self, seconds: float) -> float:
+        await deferLater(reactor, seconds)
+        return seconds
+    @method
+    def quick(self, number: int) -> int:
+        return number
+"""
+
+
+@pytest.mark.heavy
+class StarvationTests(SynchronousTestCase):
+    """``twistd udpecho`` with a slow method that everybody calls."""
+
+    RUNNING, CALLERS, SECONDS = 8, 60, 0.6
+
+    def setUp(self) -> None:
+        """Start a server, and callers with a port each."""
+        directory = Directory()
+        self.addCleanup(directory.__exit__, None, None, None)
+        directory.write("slow_and_quick.py", _SLOW)
+        options = ("--protocol", "rpc", "--protocol-option", "class_=slow_and_quick:Methods")
+        server = RunningTwistd(*options, python_path=[directory.path])
+        self.addCleanup(server.stop)
+        self.address = server.address
+        self.callers = [self.caller() for _ in range(self.CALLERS)]
+        self.other = self.caller()
+        self.numbers = itertools.count(1)
+
+    def caller(self) -> socket.socket:
+        """Return a socket that is connected to the server."""
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(made.close)
+        made.connect(self.address)
+        made.settimeout(_PATIENCE)
+        return made
+
+    def answer(self, caller: socket.socket) -> Response:
+        """Return the next answer that a caller gets."""
+        answer = _msgpack.decode_untrusted(caller.recv(65535))
+        assert isinstance(answer, Response)
+        return answer
+
+    def quick_calls(self, until: Callable[[list[float]], bool]) -> list[float]:
+        """Call the quick method again and again, and return how long each call took."""
+        took: list[float] = []
+        while not until(took):
+            begun = time.monotonic()
+            number = next(self.numbers)
+            self.other.send(_msgpack.encode_request(number, "quick", [number]))
+            self.assertEqual(self.answer(self.other).result, number)
+            took.append(time.monotonic() - begun)
+        return took
+
+    def test_others_are_served(self) -> None:
+        """Eight of its callers wait, the rest is told when to come back, and a quick method takes its usual time."""
+        calm = sorted(self.quick_calls(lambda took: len(took) == 200))
+        for caller in self.callers:
+            caller.send(_msgpack.encode_request(1, "slow", [self.SECONDS]))
+        begun = time.monotonic()
+        meanwhile = sorted(self.quick_calls(lambda _: time.monotonic() > begun + 0.8 * self.SECONDS))
+        waiting = []
+        hints = []
+        for caller in self.callers:
+            if not select.select([caller], [], [], 0)[0]:
+                waiting.append(caller)
+                continue
+            error = self.answer(caller).error
+            assert isinstance(error, dict)
+            self.assertEqual(error["code"], "busy")
+            hints.append(error["data"]["retry_after"])
+        self.assertEqual((len(waiting), len(hints)), (self.RUNNING, self.CALLERS - self.RUNNING))
+        self.assertTrue(all(0.05 <= hint <= 30 for hint in hints), hints)
+        self.assertGreater(len(meanwhile), 100)
+        middle, worst = meanwhile[len(meanwhile) // 2], meanwhile[int(0.99 * len(meanwhile))]
+        self.assertLess(middle, 3 * calm[100] + 0.001)
+        self.assertLess(worst, max(3 * calm[198], 0.2 * self.SECONDS))
+        self.assertEqual([self.answer(caller).result for caller in waiting], [self.SECONDS] * self.RUNNING)
+        (again,) = [caller for caller in self.callers if caller not in waiting][:1]
+        self.quick_calls(lambda _: time.monotonic() > begun + min(hints))
+        again.send(_msgpack.encode_request(2, "slow", [0.0]))
+        self.assertEqual(self.answer(again).result, 0.0)
