@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twistedudp.doctor._asking import Asked
+from twistedudp.doctor._dtls import client_hello, speaks_dtls
 from twistedudp.doctor._exchange import Came, Sent, Told
 from twistedudp.doctor._judge import judge
+from twistedudp.dtls._records import client_random, is_client_hello
 from twistedudp.interfaces import Unreachable
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ PEER = ("192.0.2.1", 7)
 PEER6 = ("2001:db8::1", 7)
 ROUTER = "198.51.100.1"
 OWN = "192.0.2.99"
+
+
+HELLO_VERIFY = b"\x16\xfe\xff" + bytes(10) + b"\3" + bytes(18)
 
 
 def asked(peer: Address = PEER, **members: Any) -> Asked:
@@ -222,6 +227,28 @@ class LocalTests(JudgeCase):
     def test_broadcast(self) -> None:
         """A broadcast address is nothing but that."""
         self.assertEqual(self.codes(asked(broadcast=True, sent=[], send_errors={errno.EACCES: 1})), ["UDP-BROADCAST"])
+
+
+class DTLSTests(JudgeCase):
+    """A ClientHello that was answered."""
+
+    def test_answered(self) -> None:
+        """It is told in the place of silence, and is no fault; whatever else is known goes before."""
+        hello = came("other", head=HELLO_VERIFY)
+        finding = self.only(asked(dtls=hello, up=told((3, 3), PEER[0], peer=(PEER[0], 33434))))
+        self.assertEqual((finding.code, finding.fault), ("UDP-DTLS", False))
+        self.assertIn("after a ClientHello (DTLS) its answer, 64 bytes", "".join(finding.evidence))
+        self.assertEqual(self.codes(asked(dtls=hello, came=[came("reply")])), ["UDP-ANSWERED"])
+
+    def test_recognised(self) -> None:
+        """A cookie, the server's hello and an alert are answers; a hello sent back, other records and text are none."""
+        hello = client_hello(bytes(32))
+        self.assertTrue(is_client_hello(hello))
+        self.assertEqual(client_random(client_hello(bytes(range(32)))), bytes(range(32)))
+        for head in (HELLO_VERIFY, HELLO_VERIFY[:13] + b"\2", b"\x15\xfe\xfd" + bytes(11)):
+            self.assertTrue(speaks_dtls(head))
+        for head in (hello[:32], b"\x17\xfe\xfd" + bytes(29), b"\x16\xfe\xfd", b"a line of text for a change", b""):
+            self.assertFalse(speaks_dtls(head))
 
 
 class SilenceTests(JudgeCase):

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.binomial import binomial_bounds
+from tests.integration.foreign import missing_program
 from tests.integration.netns import NetworkNamespace, missing_for_namespaces
+from tests.integration.openssl import GnuTLSServer, OpenSSLServer
 from tests.integration.test_twistd_dtls import LIMIT, UDPECHO, ProgramsTestCase
 from tests.integration.twistd import RunningTwistd, environment
 from twistedudp.address import format_address
+from twistedudp.doctor._dtls import client_hello, speaks_dtls
 
 if TYPE_CHECKING:
     from twistedudp.address import Address
@@ -144,26 +147,48 @@ class FirewallTests(PingTestCase):
 
 
 class DoctorTests(ProgramsTestCase):
-    """What ``udpecho doctor``, which asks in plain UDP, says of such a server."""
+    """What ``udpecho doctor`` says of a server that is silent to plain UDP."""
 
-    def test_hint(self) -> None:
-        """It is silent, and the advice names how to ask it."""
-        where = format_address(self.server().address)
-        command = [UDPECHO, "doctor", "--quick", "--timeout", "0.5", "--json", where]
+    def check_found(self, where: str) -> None:
+        """Run the doctor, which finds that this server speaks DTLS, and no fault."""
         done = subprocess.run(
-            command,
+            [UDPECHO, "doctor", "--quick", "--timeout", "0.5", "--json", where],
             env=environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=LIMIT,
             check=False,
-            stdin=subprocess.DEVNULL,
         )
         (finding,) = json.loads(done.stdout)["findings"]
-        self.assertEqual((done.returncode, finding["code"]), (1, "UDP-SILENT"))
-        self.assertIn(
-            f"a server that speaks DTLS is silent as well, 'udpecho ping --dtls {where}' asks it", finding["advice"]
-        )
+        self.assertEqual((done.returncode, finding["code"]), (0, "UDP-DTLS"), done.stdout)
+        self.assertIn(f"'udpecho ping --dtls {where}'", finding["advice"])
+        self.assertTrue([line for line in finding["evidence"] if "after a ClientHello (DTLS) its answer" in line])
+
+    def test_ours(self) -> None:
+        """Our own server, whether or not it wants certificates of clients."""
+        for options in ((), ("--dtls-client-ca", self.pem("ca"))):
+            self.check_found(format_address(self.server(*options).address))
+
+    def test_openssl(self) -> None:
+        """OpenSSL's, which asks for no cookie by default and for one with -listen."""
+        if missing_program("openssl"):
+            self.skipTest(missing_program("openssl"))
+        for options in ((), ("-listen",)):
+            with OpenSSLServer(self.pem("server"), self.pem("server-key"), *options) as server:
+                self.check_found(format_address(server.address))
+
+    def test_gnutls(self) -> None:
+        """GnuTLS answers the ClientHello; the doctor's plain UDP would end the service of ``gnutls-serv``."""
+        if missing_program("gnutls-serv"):
+            self.skipTest(missing_program("gnutls-serv"))
+        with (
+            GnuTLSServer(self.pem("server"), self.pem("server-key")) as server,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking,
+        ):
+            asking.settimeout(LIMIT)
+            asking.sendto(client_hello(bytes(range(32))), server.address)
+            self.assertTrue(speaks_dtls(asking.recv(2000)))
 
 
 class RefusedTests(PingTestCase):

@@ -1,16 +1,19 @@
 """The first question: does anything answer, and if not, who says what?
 
 Theory of operation: a few probes, at growing intervals, until an answer comes, until an ICMP error has come twice, or
-until the time is up. While nothing comes at all, two more things are tried, for silence has many causes: a datagram to
-another port of the host, which a host that is up refuses, and probes that may take few hops only, which each router on
-the way reports (as traceroute does), so that one sees how far they get.
+until the time is up. While nothing comes at all, three more things are tried, for silence has many causes: a datagram
+to another port of the host, which a host that is up refuses; probes that may take few hops only, which each router on
+the way reports (as traceroute does), so that one sees how far they get; and a ClientHello, which a server that speaks
+DTLS answers.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..probing import DEFAULT_PROBE_SIZE
+from ._dtls import client_hello, speaks_dtls
 from ._exchange import Exchange
 from ._icmp import code_of, is_time_exceeded
 from ._own_machine import own_host
@@ -60,6 +63,8 @@ class Asked(NamedTuple):
     """The ICMP error of the host itself about the datagram to :data:`CLOSED_PORT`."""
     knocked: bool
     """Whether one was sent."""
+    dtls: Came | None = None
+    """The answer to the ClientHello."""
 
 
 async def ask(reactor: Any, peer: Address, *, timeout: float) -> Asked:
@@ -75,20 +80,26 @@ async def ask(reactor: Any, peer: Address, *, timeout: float) -> Asked:
     """
     exchange = Exchange(reactor, peer, DEFAULT_PROBE_SIZE)
     tracing = Exchange(reactor, peer, DEFAULT_PROBE_SIZE)
+    hailing = Exchange(reactor, peer, DEFAULT_PROBE_SIZE)
     exchange.open()
     try:
         await _probe(exchange, timeout * (1 - _LAST))
         knocked = _is_silent(exchange)
         if knocked:
             exchange.knock(CLOSED_PORT)
+            hailing.open()
+            hailing.port.write(client_hello(secrets.token_bytes(32)), peer)
             tracing.open()
             for hops in range(1, MOST_HOPS + 1):
                 tracing.send(ttl=hops)
             exchange.send()
             await exchange.wait(timeout - exchange.now(), lambda: _settled(exchange))
             exchange.came += tracing.answers()
-        return _asked(exchange, tracing, knocked=knocked)
+        asked = _asked(exchange, tracing, knocked=knocked)
+        hellos = (came for came in hailing.came if came.peer == exchange.peer and speaks_dtls(came.head))
+        return asked._replace(dtls=next(hellos, None))
     finally:
+        await hailing.close()
         await tracing.close()
         await exchange.close()
 

@@ -83,6 +83,11 @@ def _in_silence(asked: Asked) -> list[str]:
         lines.append(
             f"a datagram to port {asked.up.peer[1]} of the same host was refused by it (ICMP port unreachable)"
         )
+    if asked.dtls is not None:
+        lines.append(
+            f"{asked.dtls.at:.3f} s after a ClientHello (DTLS) its answer, {asked.dtls.size} bytes, from "
+            f"{format_address(asked.dtls.peer)}: {asked.dtls.head[:_HEAD].hex(' ')} ..."
+        )
     if asked.hops:
         seen = ", ".join(f"{hops} {host}" for hops, host in asked.hops)
         lines.append(f"routers that reported probes of few hops: {seen}")

@@ -22,6 +22,7 @@ CODES: Final = {
     # From the client's side
     "UDP-ANSWERED": "the server answers",
     "UDP-NOT-ECHO": "something answers, but with other bytes than an echo server or an rpc server would send",
+    "UDP-DTLS": "the server speaks DTLS: it answers a ClientHello, and says nothing to plain UDP",
     "UDP-CUT": "the server sends back only the beginning of large datagrams",
     "UDP-OTHER-ADDRESS": "the answer comes from another address than the one that was asked",
     "UDP-REFUSED": "the host is up, and nothing listens at this port (ICMP port unreachable)",

@@ -44,11 +44,7 @@ def judge(asked: Asked) -> list[Finding]:
     if found:
         return found
     others = [came for came in asked.came if came.kind == "other" and came.peer == asked.peer]
-    return [_not_echo(asked)] if others else [_silent(asked)]
-
-
-_PERHAPS_DTLS: Final = "; a server that speaks DTLS is silent as well, 'udpecho ping --dtls {}' asks it"
-"""What is sent here is plain UDP, which such a server drops without a word (RFC 6347 section 4.1.2.7)."""
+    return [_not_echo(asked)] if others else [_silent(asked) if asked.dtls is None else _dtls(asked)]
 
 
 # What came back
@@ -94,6 +90,18 @@ def _not_echo(asked: Asked) -> Finding:
     )
 
 
+def _dtls(asked: Asked) -> Finding:
+    peer = format_address(asked.peer)
+    return Finding(
+        "UDP-DTLS",
+        f"{peer} speaks DTLS: it is silent to plain UDP, and has answered a ClientHello",
+        evidence_of(asked),
+        f"UDP gets through in both directions; speak DTLS with it: 'udpecho ping --dtls {peer}' says what comes of the "
+        "handshake, and measures",
+        fault=False,
+    )
+
+
 def _silent(asked: Asked) -> Finding:
     peer = format_address(asked.peer)
     if asked.up is not None:
@@ -116,7 +124,7 @@ def _silent(asked: Asked) -> Finding:
             f"the port does not answer. On the server's machine, try 'udpecho doctor --local :{asked.peer[1]}'; "
             "--timeout waits longer"
         )
-    return Finding("UDP-SILENT", says, evidence_of(asked), advice + _PERHAPS_DTLS.format(peer))
+    return Finding("UDP-SILENT", says, evidence_of(asked), advice)
 
 
 # What this machine says
