@@ -69,6 +69,25 @@ class AfterAStray(Echo):
         self.reactor.callLater(0.3, super().datagramReceived, datagram, addr)
 
 
+class ToHellos(Echo):
+    """A server that answers what begins as a record of DTLS, and nothing else.
+
+    Args:
+        answer: What it says; None sends back what came.
+        by: The port that says it; None for its own.
+    """
+
+    def __init__(self, answer: bytes | None, by: Any) -> None:
+        self.answer = answer
+        self.by = by
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Answer it."""
+        by: Any = self.by or self.transport
+        if datagram[:1] == b"\x16":
+            by.write(self.answer or datagram, addr)
+
+
 class Tiring(Echo):
     """A server that answers so many datagrams and no more."""
 
@@ -150,6 +169,21 @@ class ExamineTests(SynchronousTestCase):
             self.assertEqual(self.codes(timeout=timeout), ["UDP-SILENT"])
             self.assertAlmostEqual(self.network.clock.seconds() - began, timeout, delta=0.05)
         self.assertLess(len(list(self.network.trace)), 70)
+
+    def test_hello(self) -> None:
+        """In silence a ClientHello is sent: its answer is told, what is none or comes from elsewhere is not."""
+        there = self.serve()
+        other = self.network.reactor("192.0.2.77").listenUDP(PORT, Echo(), "192.0.2.77")
+        verify = b"\x16\xfe\xff" + bytes(10) + b"\3" + bytes(46)
+        for answer, by, code in (
+            (verify, None, "UDP-DTLS"),
+            (verify, other, "UDP-SILENT"),
+            (b"what is this?", None, "UDP-SILENT"),
+            (None, None, "UDP-SILENT"),
+        ):
+            port = there.listenUDP(PORT, ToHellos(answer, by), SERVER)
+            self.assertEqual(self.codes(timeout=0.5), [code])
+            self.network.run_until(port.stopListening())
 
     def test_late_answer(self) -> None:
         """A server that takes its time, but less than the timeout, has answered."""
