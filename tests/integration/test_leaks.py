@@ -60,7 +60,7 @@ class LeakTests(SynchronousTestCase):
         found = json.loads(done.stdout)
         self.assertGreaterEqual(found["datagrams"], datagrams)
         self.assertEqual(found["lost"], 0)
-        self.assertGreater(found["logged"], 100)
+        self.assertGreater(found["logged"], 50)  # twenty tracebacks a minute and port
         self.assertGreater(found["unreachable"], 100)
         return {name: by for name, by in found["growth"].items() if by > BOUNDS[name]}
 

@@ -65,12 +65,12 @@ class ForeignTests(SynchronousTestCase):
         if reason := missing_program(name) or missing_for_namespaces():
             raise SkipTest(reason)
         # ncat's echo is a program between pipes, which makes one datagram of two that wait for it.
-        interval = "40ms" if name == "ncat" else "10ms"
+        interval, count = ("120ms", 12) if name == "ncat" else ("10ms", 30)
         for host in ("127.0.0.1", "::1"):
             for size in (56, 1200):
                 with foreign_server(name, host) as server:
-                    got = ping(server, "-c", "30", "-i", interval, "--size", str(size))
-                self.assertEqual((got["sent"], got["received"], got["lost"], got["loss"]), (30, 30, 0, 0.0), got)
+                    got = ping(server, "-c", str(count), "-i", interval, "--size", str(size))
+                self.assertEqual((got["sent"], got["received"], got["lost"], got["loss"]), (count, count, 0, 0.0), got)
                 self.assertEqual((got["protocol"], got["size"]), ("echo", size))
                 # Where each datagram has a process of its own, a slow one is overtaken.
                 odd = [key for key in ODD if (name, key) != ("socat", "reordered")]

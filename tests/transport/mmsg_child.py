@@ -139,7 +139,7 @@ class Scenario:
             self.clients[index].sendto(b"%d" % index, (HOST, number))
         observers[:] = [self.write_to_first] if "log_writes" in step else []
         self.write(step.get("later", []))
-        _all_of(self.marking)
+        _all_of(self.marking, number)
         if step.get("close"):
             self.port.connectionLost()
         else:
@@ -148,7 +148,7 @@ class Scenario:
                 self.reactor.advance(0)
         observers.clear()
         return {
-            "received": [_all_of(client) for client in self.clients],
+            "received": [_all_of(client, number) for client in self.clients],
             "raised": self.raised.copy(),
             "unreachable": self.unreachable.copy(),
             "stats": asdict(self.port.stats),
@@ -178,8 +178,8 @@ class Scenario:
         self.port.write(self.step["log_writes"].encode(), self.addresses[0])
 
 
-def _all_of(client: socket.socket) -> list[str]:
-    """Return what waits in a socket."""
+def _all_of(client: socket.socket, port: int) -> list[str]:
+    """Return what waits in a socket from a port; what a process beside this one sends to a number used again is not."""
     own = client.getsockname()
     client.sendto(b"", own)
     found: list[str] = []
@@ -187,7 +187,8 @@ def _all_of(client: socket.socket) -> list[str]:
         payload, sender = client.recvfrom(65536)
         if sender == own:
             return found
-        found.append(payload.decode())
+        if sender[1] == port:
+            found.append(payload.decode())
 
 
 events: list[str] = []
