@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.checkout import ROOT
@@ -23,6 +24,8 @@ from twistedudp.address import format_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+pytestmark = pytest.mark.heavy
 
 UDPECHO = str(Path(sys.executable).parent / "udpecho")
 CALCULATOR = ROOT / "examples" / "calculator"

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from twistedudp.address import Address
 
+pytestmark = pytest.mark.heavy
+
 NOBODY = 65534
 
 PROMPT = 10.0
@@ -375,7 +377,6 @@ class EffectTests(SynchronousTestCase):
             self.assertEqual(client.recv(100), b"back")
 
 
-@pytest.mark.heavy
 class ManyClientsTests(SynchronousTestCase):
     """More clients than may be."""
 

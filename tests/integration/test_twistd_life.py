@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.integration.twistd import (
@@ -28,6 +29,8 @@ from tests.integration.twistd import (
 
 if TYPE_CHECKING:
     from twistedudp.address import Address
+
+pytestmark = pytest.mark.heavy
 
 EMPTY_PLUGIN = """
 from twisted.application.service import ServiceMaker

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.integration.activating import activated, descriptors
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twistedudp.address import Address
+
+pytestmark = pytest.mark.heavy
 
 ANY = "0.0.0.0"  # noqa: S104  # served on loopback's behalf: a test of what a wildcard bind answers
 

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import twistedudp
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import subprocess
 
     from twistedudp.address import Address
+
+pytestmark = pytest.mark.heavy
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
