@@ -174,6 +174,7 @@ class TestTests(ScriptTestCase):
                 "pytest with pytest-twisted",
                 "trial",
                 *(["fuzz"] if sys.platform == "linux" and platform.machine() == "x86_64" else []),
+                "pytest of a siege",
             ],
         )
 
