@@ -76,11 +76,12 @@ class HelloTests(SynchronousTestCase):
             self.assertEqual(len(client_random(datagram)), 32)
 
     def test_handshake_bytes(self) -> None:
-        """Records of handshakes are counted wherever they stand, with their headers, and a cut one as it says."""
+        """Records of handshakes are counted wherever they stand, with their headers, and of a cut one what is there."""
         data, late = record(23, 1, 5, b"data"), record(22, 1, 6, b"late")
         self.assertEqual(handshake_bytes(data), 0)
         self.assertEqual(handshake_bytes(data + late + data + late), 2 * len(late))
-        self.assertEqual(handshake_bytes(late[:-1]), len(late))
+        self.assertEqual(handshake_bytes(data + late[:-1]), len(late) - 1)
+        self.assertEqual(handshake_bytes(b"\x16\xfe\xfd" + bytes(8) + b"\xff\xff\0"), 14)
 
 
 class PackTests(SynchronousTestCase):

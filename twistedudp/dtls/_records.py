@@ -72,12 +72,12 @@ def epoch(datagram: bytes) -> int:
 
 
 def handshake_bytes(datagram: bytes) -> int:
-    """Return how many bytes of a datagram are records of handshakes."""
+    """Return how many bytes of a datagram are records of handshakes; of one that is cut, those that are there."""
     size = start = 0
     while start + HEADER_SIZE <= len(datagram):
         end = start + HEADER_SIZE + (datagram[start + 11] << 8 | datagram[start + 12])
         if datagram[start] == _HANDSHAKE:
-            size += end - start
+            size += min(end, len(datagram)) - start  # a length is anybody's claim
         start = end
     return size
 
