@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.binomial import binomial_bounds
+from tests.cli.pings import temporary_folder
 from tests.integration.foreign import missing_program
 from tests.integration.netns import NetworkNamespace, missing_for_namespaces
 from tests.integration.openssl import GnuTLSServer, OpenSSLServer
@@ -211,6 +212,14 @@ class RefusedTests(PingTestCase):
     def test_usage(self) -> None:
         """A certificate that cannot be read, before anything is sent."""
         self.refused(2, "cannot be read", "ping", ("127.0.0.1", 9), "--ca", self.pem("missing"), "")
+
+    def test_wrong_usage_keeps_the_former_rows(self) -> None:
+        """The file of --csv is not emptied where a certificate cannot be read: nothing was sent."""
+        path = temporary_folder(self) / "rows.csv"
+        path.write_text("of yesterday")
+        done = self.udpecho("ping", ("127.0.0.1", 1), "--ca", "no-such.pem", "--csv", str(path), "")
+        self.assertEqual((done.returncode, path.read_text()), (2, "of yesterday"))
+        self.assertIn("no-such.pem cannot be read", done.stderr)
 
     def test_silence(self) -> None:
         """Ctrl-C ends a handshake that nobody answers, without a summary."""

@@ -161,8 +161,8 @@ def run_ping(plan: PingPlan, family: AddressFamily | None) -> int:
     picture = checked_plot_file(plan.outputs.plot) if plan.outputs.plot else None
     if picture is not None:
         load_matplotlib()
-    csv = open_csv(plan.outputs.csv)
     context = None if plan.certificates is None else client_context(plan.certificates)
+    csv = open_csv(plan.outputs.csv)
     run = _Run(plan, family, csv, context)
     try:
         ended = run_until_done(run.on, on_interrupt=run.interrupted)
