@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 
 # Here, and not in a conftest.py, because trial must use the same settings. No deadline: coverage on a busy
 # machine is slow, and that is no fault of the code; what must be fast has a test of its own.
-settings.register_profile("quick", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("brief", settings.get_profile("quick"), max_examples=20, stateful_step_count=20)
-settings.register_profile("full", settings.get_profile("quick"), max_examples=5000, stateful_step_count=200)
+settings.register_profile("quick", max_examples=35, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("brief", settings.get_profile("quick"), max_examples=12, stateful_step_count=20)
+settings.register_profile("full", settings.get_profile("quick"), max_examples=3500, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 

@@ -187,12 +187,16 @@ class TruthTests(SynchronousTestCase):
     def test_delay(self) -> None:
         """20 to 40 ms, evenly spread: every percentile lies where it must, and so do mean and jitter."""
         count = 240
-        got = self.through(
-            "--effects-to-client",
-            "delay=30ms±10ms,seed=8",
-            options=("-c", str(count), "-i", "21ms"),
-            rpc=True,
-        )
+        for _ in range(3):
+            got = self.through(
+                "--effects-to-client",
+                "delay=30ms±10ms,seed=8",
+                options=("-c", str(count), "-i", "21ms"),
+                rpc=True,
+            )
+            # Where the host lets even the sender wait, it is the host that is measured.
+            if got["schedule_error"]["p99"] < HOST_DELAY / 2:
+                break
         self.check_nothing_else(got, "reordered")
         self.assertTrue(0.020 <= got["min"] <= 0.020 + HOST_DELAY, got["min"])
         for name, share in (("p50", 0.50), ("p90", 0.90), ("p99", 0.99)):

@@ -271,6 +271,7 @@ class PublicTests(OperationTestCase):
             if mode:
                 self.assertEqual(finished.stderr.count("\n"), 1, finished.stderr)
                 line = finished.stderr.removeprefix("twistd udpecho: ")
+            self.assertTrue(failed_daemon_ended(self.run_in))
             log = self.run_in / "twistd.log"
             self.assertLessEqual(set(self.run_in.iterdir()), {log})  # no pid file
             if log.exists():

@@ -247,6 +247,7 @@ class FailingTargetTests(PluginTestCase):
         self.assertEqual((daemon.returncode, daemon.stdout), (1, ""))
         self.assertIn(f"protocol {options[0]!r}", daemon.stderr)
         self.assertNotIn("Traceback", daemon.stderr)
+        self.assertTrue(failed_daemon_ended(self.run_in))
         log = self.run_in / "twistd.log"
         self.assertEqual(list(self.run_in.iterdir()), [log])  # no pid file
         text = log.read_text(encoding="utf-8")
